@@ -1,0 +1,1 @@
+//! What crosses the planes and nothing else: plans, rings, reply streams, events, port traits.

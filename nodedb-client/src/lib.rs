@@ -1,0 +1,1 @@
+//! The Rust SDK: SQL and native operations over the native protocol.

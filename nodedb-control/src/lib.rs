@@ -1,0 +1,1 @@
+//! The control plane: listeners, sessions, SQL, catalog, dispatch.

@@ -1,0 +1,1 @@
+//! The data plane: reactor, I/O, WAL, store, engines.

@@ -1,0 +1,1 @@
+//! The event plane: change streams over committed writes.

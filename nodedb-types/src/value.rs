@@ -1,0 +1,72 @@
+//! Types and values of the SQL surface.
+//!
+//! A [`DataType`] is what a column declares; a [`Value`] is one cell. How values become text is
+//! in [`crate::text`], sortable bytes in [`crate::key`], stored bytes in [`crate::row`], Arrow
+//! arrays in [`crate::arrow_map`].
+
+use crate::datetime::Interval;
+use crate::numeric::Numeric;
+
+/// The type of a column or an expression.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DataType {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Float4,
+    Float8,
+    /// `NUMERIC` or `NUMERIC(precision, scale)`, to 38 digits.
+    Numeric(Option<(u8, u8)>),
+    /// `TEXT`, or `VARCHAR(n)` with its limit in characters.
+    Text(Option<u32>),
+    Bytea,
+    Uuid,
+    Date,
+    Timestamp,
+    TimestampTz,
+    Interval,
+    Jsonb,
+    /// `VECTOR(n)`; `None` where only an expression's dimension is open.
+    Vector(Option<u16>),
+    /// Planar geometry, with the subtype that the column demands.
+    Geometry(Option<crate::geo::Kind>),
+    /// Geometry on the WGS 84 ellipsoid.
+    Geography(Option<crate::geo::Kind>),
+}
+
+/// One cell. Dates count days and timestamps microseconds since 1970-01-01.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value {
+    Null,
+    Bool(bool),
+    Int2(i16),
+    Int4(i32),
+    Int8(i64),
+    Float4(f32),
+    Float8(f64),
+    Numeric(Numeric),
+    Text(String),
+    Bytea(Vec<u8>),
+    Uuid([u8; 16]),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since 1970-01-01 00:00, no zone.
+    Timestamp(i64),
+    /// Microseconds since 1970-01-01 00:00 UTC.
+    TimestampTz(i64),
+    Interval(Interval),
+    /// Canonical text: keys sorted as PostgreSQL sorts them, last of equal keys kept.
+    Jsonb(String),
+    Vector(Vec<f32>),
+    /// EWKB bytes of a planar geometry.
+    Geometry(Vec<u8>),
+    /// EWKB bytes of a geometry on the ellipsoid, SRID 4326.
+    Geography(Vec<u8>),
+}
+
+impl Value {
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Null)
+    }
+}
