@@ -1,0 +1,76 @@
+//! What engines can do: one contract file each, and one line in [`CONTRACTS`].
+//!
+//! The planner is generic over a contract. It shows each engine the calls it meets in a WHERE or
+//! ORDER BY clause as a [`Call`] (a comparison is a call named by its operator) and takes the op
+//! that comes back; it knows no engine by name.
+
+pub mod ordered;
+pub mod place;
+pub mod text;
+pub mod vector;
+
+use nodedb_types::schema::{Collection, Index};
+use nodedb_types::{Result, Value};
+
+/// A predicate that an engine's index answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineOp {
+    Ordered(ordered::Op),
+    Text(text::Op),
+    Place(place::Op),
+}
+
+/// A ranking that an engine can do inside an allowed set.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EngineRank {
+    Text(text::Rank),
+    Vector(vector::Rank),
+}
+
+/// An argument of a call: a column of the collection, a constant, or the collection itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Argument {
+    Column(usize),
+    Constant(Value),
+    Relation,
+}
+
+/// A function call or comparison as an engine is asked about it. Comparisons are given with the
+/// column on the left. Names are lower case: `=`, `<`, `in`, `between`, `is null`,
+/// `text_match`, `st_dwithin`, `<=>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub name: String,
+    pub arguments: Vec<Argument>,
+}
+
+/// What an engine tells the planner about itself.
+pub struct Contract {
+    /// The index method, such as `fulltext`.
+    pub method: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
+    /// Checks a `CREATE INDEX` (columns, operator class, options); fails with 22023, 42804 or
+    /// 0A000. Gives the options in canonical form.
+    pub check_index: fn(&Collection, &Index) -> Result<Vec<(String, String)>>,
+    /// The op by which `index` answers `call` exactly, if it can.
+    pub predicate: fn(&Collection, &Index, &Call) -> Result<Option<EngineOp>>,
+    /// The ranking for an ORDER BY term.
+    pub rank: fn(&Collection, &Index, &Call) -> Result<Option<EngineRank>>,
+}
+
+/// Every engine with an index method. Adding one adds a line.
+pub static CONTRACTS: &[&Contract] = &[
+    &ordered::CONTRACT,
+    &text::CONTRACT,
+    &place::CONTRACT,
+    &vector::CONTRACT,
+];
+
+/// The contract behind an index method's name.
+pub fn contract(method: &str) -> Option<&'static Contract> {
+    CONTRACTS
+        .iter()
+        .copied()
+        .find(|c| c.method == method || c.aliases.contains(&method))
+}

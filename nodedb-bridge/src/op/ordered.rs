@@ -1,0 +1,120 @@
+//! Ordered indexes (`btree`, the plain `CREATE INDEX`): equality, ranges, sets of values, NULLs.
+
+use std::ops::Bound;
+
+use nodedb_types::schema::{Collection, Index};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+
+use super::{Argument, Call, Contract, EngineOp, EngineRank};
+
+/// A predicate over the indexed column. Values have the column's type. NULL rows are unknown to
+/// all but [`Op::IsNull`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// `col IN (values)`; one value for equality.
+    In(Vec<Value>),
+    Range {
+        low: Bound<Value>,
+        high: Bound<Value>,
+    },
+    IsNull,
+}
+
+pub static CONTRACT: Contract = Contract {
+    method: "btree",
+    aliases: &[],
+    check_index,
+    predicate,
+    rank: |_, _, _| Ok(None::<EngineRank>),
+};
+
+fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+    let [column] = index.columns[..] else {
+        return Err(Failure::unsupported(
+            "an ordered index over several columns",
+        ));
+    };
+    let column = &collection.columns[column];
+    match column.data_type {
+        DataType::Jsonb | DataType::Vector(_) | DataType::Geometry(_) | DataType::Geography(_) => {
+            return Err(Failure::new(
+                SqlState::UndefinedObject,
+                format!(
+                    "data type {} has no default operator class for access method \"btree\"",
+                    column.data_type.name()
+                ),
+            )
+            .with_hint("name a method: USING hnsw for vectors, USING rtree for places"));
+        }
+        _ => {}
+    }
+    if let Some(class) = &index.operator_class {
+        return Err(Failure::unsupported(format!(
+            "operator class \"{class}\" of an ordered index"
+        )));
+    }
+    if let Some((name, _)) = index.options.first() {
+        return Err(Failure::new(
+            SqlState::InvalidParameterValue,
+            format!("unrecognized parameter \"{name}\""),
+        ));
+    }
+    Ok(Vec::new())
+}
+
+fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Option<EngineOp>> {
+    let Some(Argument::Column(column)) = call.arguments.first() else {
+        return Ok(None);
+    };
+    if index.columns != [*column] {
+        return Ok(None);
+    }
+    let data_type = &collection.columns[*column].data_type;
+    let mut values = Vec::new();
+    for argument in &call.arguments[1..] {
+        let Argument::Constant(value) = argument else {
+            return Ok(None);
+        };
+        // A NULL operand or one outside the column's type is left to the expression engine.
+        match value.clone().coerce_exact(data_type) {
+            Some(value) if !value.is_null() => values.push(value),
+            _ => return Ok(None),
+        }
+    }
+    let one = |values: Vec<Value>| values.into_iter().next();
+    let op = match (call.name.as_str(), values.len()) {
+        ("is null", 0) => Op::IsNull,
+        ("in", 1..) | ("=", 1) => Op::In(values),
+        ("between", 2) => {
+            let high = values.pop().map_or(Bound::Unbounded, Bound::Included);
+            let low = one(values).map_or(Bound::Unbounded, Bound::Included);
+            Op::Range { low, high }
+        }
+        (name, 1) => {
+            let Some(value) = one(values) else {
+                return Ok(None);
+            };
+            match name {
+                "<" => Op::Range {
+                    low: Bound::Unbounded,
+                    high: Bound::Excluded(value),
+                },
+                "<=" => Op::Range {
+                    low: Bound::Unbounded,
+                    high: Bound::Included(value),
+                },
+                ">" => Op::Range {
+                    low: Bound::Excluded(value),
+                    high: Bound::Unbounded,
+                },
+                ">=" => Op::Range {
+                    low: Bound::Included(value),
+                    high: Bound::Unbounded,
+                },
+                _ => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(EngineOp::Ordered(op)))
+}

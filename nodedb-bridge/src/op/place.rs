@@ -1,0 +1,88 @@
+//! Places (`rtree`, also `gist`): distance on the ellipsoid and planar predicates.
+
+use nodedb_types::schema::{Collection, Index};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+
+use super::{Argument, Call, Contract, EngineOp, EngineRank};
+
+/// A predicate between the indexed column and a constant shape (EWKB of the column's kind).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// `ST_DWithin(col, shape, distance)`: metres for GEOGRAPHY, the plane's unit for GEOMETRY.
+    DWithin { shape: Value, distance: f64 },
+    /// `ST_Intersects(col, shape)`.
+    Intersects { shape: Value },
+    /// `ST_Within(col, shape)`: the column's value lies within the shape.
+    Within { shape: Value },
+    /// `ST_Contains(col, shape)`: the column's value contains the shape.
+    Contains { shape: Value },
+}
+
+pub static CONTRACT: Contract = Contract {
+    method: "rtree",
+    aliases: &["gist"],
+    check_index,
+    predicate,
+    rank: |_, _, _| Ok(None::<EngineRank>),
+};
+
+fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+    let [column] = index.columns[..] else {
+        return Err(Failure::unsupported("an rtree index over several columns"));
+    };
+    let column = &collection.columns[column];
+    if !matches!(
+        column.data_type,
+        DataType::Geometry(_) | DataType::Geography(_)
+    ) {
+        return Err(Failure::new(
+            SqlState::UndefinedObject,
+            format!(
+                "data type {} has no default operator class for access method \"rtree\"",
+                column.data_type.name()
+            ),
+        ));
+    }
+    if let Some(class) = &index.operator_class {
+        return Err(Failure::unsupported(format!(
+            "operator class \"{class}\" of an rtree index"
+        )));
+    }
+    if let Some((name, _)) = index.options.first() {
+        return Err(Failure::new(
+            SqlState::InvalidParameterValue,
+            format!("unrecognized parameter \"{name}\""),
+        ));
+    }
+    Ok(Vec::new())
+}
+
+fn predicate(_: &Collection, index: &Index, call: &Call) -> Result<Option<EngineOp>> {
+    let is_column = |a: &Argument| matches!(a, Argument::Column(c) if index.columns == [*c]);
+    let [first, second, rest @ ..] = &call.arguments[..] else {
+        return Ok(None);
+    };
+    // The column may stand on either side; then within and contains change places.
+    let (shape, swapped) = match (first, second) {
+        (column, Argument::Constant(shape)) if is_column(column) => (shape, false),
+        (Argument::Constant(shape), column) if is_column(column) => (shape, true),
+        _ => return Ok(None),
+    };
+    if !matches!(shape, Value::Geometry(_) | Value::Geography(_)) {
+        return Ok(None);
+    }
+    let shape = shape.clone();
+    let op = match (call.name.as_str(), rest) {
+        ("st_dwithin", [Argument::Constant(Value::Float8(distance))]) => Op::DWithin {
+            shape,
+            distance: *distance,
+        },
+        ("st_intersects", []) => Op::Intersects { shape },
+        ("st_within", []) if !swapped => Op::Within { shape },
+        ("st_contains", []) if swapped => Op::Within { shape },
+        ("st_contains", []) => Op::Contains { shape },
+        ("st_within", []) => Op::Contains { shape },
+        _ => return Ok(None),
+    };
+    Ok(Some(EngineOp::Place(op)))
+}

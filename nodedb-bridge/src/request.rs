@@ -1,0 +1,96 @@
+//! Requests: what a control worker puts into a core's ring.
+
+use std::sync::Arc;
+
+use nodedb_types::{
+    ActorId, Collection, CollectionId, CommitTs, Index, SchemaVersion, SessionId, ShardId, TraceId,
+};
+
+use crate::account::MemoryAccount;
+use crate::op::EngineRank;
+use crate::plan::{
+    Conclude, Decide, Extent, Get, Prepare, SchemaStep, SetQuery, StageRows, WriteBatch,
+};
+use crate::reply::ReplyWriter;
+
+/// What all requests of one statement share.
+#[derive(Debug)]
+pub struct Statement {
+    pub session: SessionId,
+    pub actor: ActorId,
+    pub trace: TraceId,
+    /// In nanoseconds of `TimeSource::monotonic_ns`; later the work is dropped with 57014.
+    pub deadline_ns: Option<u64>,
+    /// The statement reads as of this; writes by key read the newest.
+    pub snapshot: CommitTs,
+    /// Collections it names, each with the schema version it was planned for. A core refuses
+    /// with 40001 (retry) when one of them has changed, and control plans again.
+    pub pins: Vec<(CollectionId, SchemaVersion)>,
+    pub account: Arc<MemoryAccount>,
+}
+
+pub struct Request {
+    pub statement: Arc<Statement>,
+    pub op: Op,
+    pub reply: ReplyWriter,
+}
+
+/// What a core can be asked to do. The comment names the frames before `End`.
+#[derive(Debug)]
+pub enum Op {
+    /// `Batch*`.
+    Get(Get),
+    /// `Batch*` if rows are to be returned, then `Written`.
+    Write(WriteBatch),
+    /// `Batch*` or `Count`.
+    Query(Arc<SetQuery>),
+    /// The first round of a ranking by text: `Statistics` over this core's shards.
+    RankStatistics {
+        collection: CollectionId,
+        index: nodedb_types::IndexId,
+        rank: EngineRank,
+    },
+    /// Nothing.
+    Stage(StageRows),
+    /// `Vote`.
+    Prepare(Prepare),
+    /// Nothing: the decision is durable.
+    Decide(Decide),
+    /// Nothing: logged, applied, and durable.
+    Conclude(Conclude),
+    /// `Progress*` for a build; durable at the end.
+    Schema(SchemaStep),
+    /// To shard 0's core: `Leased`.
+    Lease {
+        collection: CollectionId,
+        shard: ShardId,
+        big: bool,
+    },
+    /// Nothing: the shard may give these ids out. The lease is durable already.
+    Grant(Extent),
+    /// `CHECK COLLECTION` over this core's shards: `Batch*` of findings, with columns
+    /// `shard int4, index text, problem text`; none when all is well.
+    Check { collection: CollectionId },
+    /// `Report`.
+    Report,
+}
+
+/// A core's state, as asked for by `Op::Report`.
+#[derive(Debug, Clone, Default)]
+pub struct CoreReport {
+    /// Collections that the core's shards know, with their schema.
+    pub collections: Vec<Arc<Collection>>,
+    pub indexes: Vec<Arc<Index>>,
+    /// Extents leased so far; complete on the core of shard 0 only.
+    pub leases: Vec<Extent>,
+    /// Live rows of user collections.
+    pub rows: u64,
+    /// Turns by CPU time: counts of turns up to 100, 250, 500, 1000, 2000 microseconds, and longer.
+    pub turns_cpu: [u64; 6],
+    /// The same by wall time.
+    pub turns_wall: [u64; 6],
+    /// Bytes of log that a restart would read.
+    pub wal_bytes: u64,
+    /// Set when the core is read-only until restart.
+    pub latched: Option<nodedb_types::Failure>,
+}

@@ -1,0 +1,77 @@
+//! How a thread that sleeps learns that there is work, at the price of one atomic when it does not.
+//!
+//! The consumer sets `sleeping`, fences, looks at its rings again, and waits on the eventfd. The
+//! producer pushes, fences, and writes the eventfd only if it takes `sleeping`. Either the
+//! consumer's second look sees the push or the producer sees `sleeping`: no wake is lost.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// One per thread that can sleep. The owner waits on [`Wake::fd`] by whatever means it has.
+#[derive(Debug)]
+pub struct Wake {
+    sleeping: AtomicBool,
+    event: OwnedFd,
+}
+
+impl Wake {
+    /// Fails when the process is out of file descriptors.
+    pub fn new() -> io::Result<Arc<Wake>> {
+        // SAFETY: eventfd takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just made and nobody else owns it.
+        let event = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Arc::new(Wake {
+            sleeping: AtomicBool::new(false),
+            event,
+        }))
+    }
+
+    /// Producer's side, after the push: wakes the owner if it sleeps.
+    pub fn notify(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
+            self.force();
+        }
+    }
+
+    /// Writes the eventfd whether or not the owner sleeps.
+    pub fn force(&self) {
+        let one: u64 = 1;
+        // SAFETY: eight readable bytes are handed to write, as an eventfd takes them.
+        let n = unsafe { libc::write(self.event.as_raw_fd(), (&raw const one).cast(), 8) };
+        // A full counter means that a wake is pending already.
+        debug_assert!(n == 8 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock);
+    }
+
+    /// Owner's side: announces sleep. The owner must look at all its rings once more afterwards
+    /// and wait only if they are empty; otherwise it calls [`Wake::awake`].
+    pub fn prepare_sleep(&self) {
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Owner's side: it does not sleep (any more). Swallows a pending wake.
+    pub fn awake(&self) {
+        if !self.sleeping.swap(false, Ordering::AcqRel) {
+            self.drain();
+        }
+    }
+
+    /// Empties the eventfd without waiting.
+    pub fn drain(&self) {
+        let mut count: u64 = 0;
+        // SAFETY: eight writable bytes are handed to read; the descriptor does not block.
+        unsafe { libc::read(self.event.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+
+    /// Readable when the owner was woken.
+    pub fn fd(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+}
