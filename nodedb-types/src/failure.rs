@@ -47,7 +47,10 @@ impl Failure {
 
     /// Something that is refused until it is supported (Q1).
     pub fn unsupported(what: impl fmt::Display) -> Failure {
-        Failure::new(SqlState::FeatureNotSupported, format!("{what} is not supported"))
+        Failure::new(
+            SqlState::FeatureNotSupported,
+            format!("{what} is not supported"),
+        )
     }
 
     /// A broken expectation inside the server that need not stop the process.

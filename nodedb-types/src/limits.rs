@@ -19,6 +19,8 @@ pub const STATEMENT_BYTES_MAX: usize = 256 << 20;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Widest vector: its row stays under [`ROW_BYTES_MAX`].
 pub const VECTOR_DIMENSIONS_MAX: usize = 16_000;
+/// Deepest nesting of geometry collections: readers recurse.
+pub const GEOMETRY_DEPTH_MAX: usize = 64;
 /// Most columns of a collection: PostgreSQL's figure.
 pub const COLUMNS_MAX: usize = 1600;
 /// Longest name, bytes: PostgreSQL's figure.
