@@ -1,1 +1,2 @@
+//! The `ndb` binary.
 fn main() {}
