@@ -1,1 +1,3 @@
 //! The data plane: reactor, I/O, WAL, store, engines.
+
+pub mod io;
