@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use nodedb_types::numeric::Numeric;
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
@@ -62,6 +63,38 @@ fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, St
     Ok(Vec::new())
 }
 
+/// The constant as a value of the column's type, where comparing the two is comparing within that
+/// type; `None` leaves the comparison to the expression engine.
+fn exact(value: &Value, data_type: &DataType) -> Option<Value> {
+    let integer = match value {
+        Value::Int2(n) => Some(i64::from(*n)),
+        Value::Int4(n) => Some(i64::from(*n)),
+        Value::Int8(n) => Some(*n),
+        _ => None,
+    };
+    match (value, data_type) {
+        (_, DataType::Int2) => integer?.try_into().ok().map(Value::Int2),
+        (_, DataType::Int4) => integer?.try_into().ok().map(Value::Int4),
+        (_, DataType::Int8) => integer.map(Value::Int8),
+        (Value::Numeric(n), DataType::Numeric(_)) => Some(Value::Numeric(*n)),
+        (_, DataType::Numeric(_)) => integer.map(|n| Value::Numeric(Numeric::from_i64(n))),
+        (Value::Float4(x), DataType::Float4) => Some(Value::Float4(*x)),
+        (Value::Float4(x), DataType::Float8) => Some(Value::Float8(f64::from(*x))),
+        (Value::Float8(x), DataType::Float8) => Some(Value::Float8(*x)),
+        // PostgreSQL compares an integer with a double as doubles.
+        (_, DataType::Float8) => integer.map(|n| Value::Float8(n as f64)),
+        (Value::Bool(_), DataType::Bool)
+        | (Value::Text(_), DataType::Text(_))
+        | (Value::Bytea(_), DataType::Bytea)
+        | (Value::Uuid(_), DataType::Uuid)
+        | (Value::Date(_), DataType::Date)
+        | (Value::Timestamp(_), DataType::Timestamp)
+        | (Value::TimestampTz(_), DataType::TimestampTz)
+        | (Value::Interval(_), DataType::Interval) => Some(value.clone()),
+        _ => None,
+    }
+}
+
 fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Option<EngineOp>> {
     let Some(Argument::Column(column)) = call.arguments.first() else {
         return Ok(None);
@@ -76,9 +109,9 @@ fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Opti
             return Ok(None);
         };
         // A NULL operand or one outside the column's type is left to the expression engine.
-        match value.clone().coerce_exact(data_type) {
-            Some(value) if !value.is_null() => values.push(value),
-            _ => return Ok(None),
+        match exact(value, data_type) {
+            Some(value) => values.push(value),
+            None => return Ok(None),
         }
     }
     let one = |values: Vec<Value>| values.into_iter().next();

@@ -39,7 +39,7 @@ fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, St
         ));
     }
     match &index.operator_class {
-        Some(class) if Metric::of_operator_class(class).is_none() => {
+        Some(class) if Metric::from_operator_class(class).is_none() => {
             return Err(Failure::new(
                 SqlState::UndefinedObject,
                 format!("operator class \"{class}\" does not exist for access method \"hnsw\""),
@@ -67,7 +67,7 @@ pub fn metric_of(index: &Index) -> Metric {
     index
         .operator_class
         .as_deref()
-        .and_then(Metric::of_operator_class)
+        .and_then(Metric::from_operator_class)
         .unwrap_or(Metric::L2)
 }
 
@@ -83,7 +83,7 @@ fn rank(_: &Collection, index: &Index, call: &Call) -> Result<Option<EngineRank>
         ] => (*column, query),
         _ => return Ok(None),
     };
-    let Some(metric) = Metric::of_operator(&call.name) else {
+    let Some(metric) = Metric::from_operator(&call.name) else {
         return Ok(None);
     };
     if index.columns != [column] || metric_of(index) != metric {
