@@ -15,6 +15,7 @@ pub mod limits;
 pub mod numeric;
 pub mod row;
 pub mod schema;
+pub mod simd;
 pub mod sqlstate;
 pub mod text;
 pub mod value;

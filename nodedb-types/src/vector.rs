@@ -3,7 +3,7 @@
 //! A vector is a plain `[f32]` without NaN or infinity; in rows and indexes its elements are
 //! little-endian bytes, four each, at any alignment. [`distance`] is for two vectors in memory,
 //! [`Probe`] for one query against many stored ones. Both run the same kernels in the same order
-//! of summation ([`kernel`]), so a scan and an index give the same bits for the same pair.
+//! of summation ([`crate::simd::distance`]), so a scan and an index give the same bits for the same pair.
 //!
 //! Sums are accumulated in f32 and finished in f64, as pgvector does.
 
@@ -11,9 +11,9 @@ use std::cmp::Ordering;
 
 use crate::failure::{Failure, Result};
 use crate::limits::VECTOR_DIMENSIONS_MAX;
+use crate::simd::distance as kernel;
 use crate::sqlstate::SqlState;
 
-pub mod kernel;
 mod text;
 
 pub use text::{format, parse};

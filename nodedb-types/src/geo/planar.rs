@@ -3,23 +3,25 @@
 //! `ST_Within` and `ST_Contains` want the interiors to meet (DE-9IM `T*F**F***`), so a point on a
 //! polygon's boundary is not within it; `ST_Intersects` counts boundaries. Nothing is within,
 //! contains or intersects an empty geometry, and its distance to anything is NULL.
-//! Operands of different reference systems are refused.
+//! Operands of different reference systems are refused, and so are coordinates so large that the
+//! product of two would overflow (22003).
 
 use std::borrow::Cow;
 
 use ::geo::coordinate_position::{CoordPos, CoordinatePosition};
-use ::geo::{BoundingRect, Distance, Euclidean, Intersects, Rect, Relate};
+use ::geo::{BoundingRect, CoordsIter, Distance, Euclidean, Intersects, Rect, Relate};
 
 use super::geography::check_radius;
 use super::{Geometry, Kind, Shape, invalid, is_empty};
 use crate::failure::{Failure, Result};
+use crate::sqlstate::SqlState;
+
+/// Largest size of a coordinate that can be measured: areas of it stay finite.
+const COORDINATE_MAX: f64 = 1e140;
 
 /// `ST_Distance`; None where one of them is empty.
 pub fn distance(a: &Geometry, b: &Geometry) -> Result<Option<f64>> {
-    check_srids(a, b)?;
-    Ok(solid(a)
-        .zip(solid(b))
-        .map(|(a, b)| Euclidean.distance(a.as_ref(), b.as_ref())))
+    Ok(solids(a, b)?.map(|(a, b)| Euclidean.distance(a.as_ref(), b.as_ref())))
 }
 
 /// `ST_DWithin`; false where one of them is empty. 22023 for a negative radius.
@@ -30,10 +32,7 @@ pub fn dwithin(a: &Geometry, b: &Geometry, radius: f64) -> Result<bool> {
 
 /// `ST_Intersects`: they have a point in common.
 pub fn intersects(a: &Geometry, b: &Geometry) -> Result<bool> {
-    check_srids(a, b)?;
-    Ok(solid(a)
-        .zip(solid(b))
-        .is_some_and(|(a, b)| a.intersects(b.as_ref())))
+    Ok(solids(a, b)?.is_some_and(|(a, b)| a.intersects(b.as_ref())))
 }
 
 /// `ST_Within(a, b)`: no point of `a` is outside of `b`, and their interiors meet.
@@ -44,7 +43,6 @@ pub fn within(a: &Geometry, b: &Geometry) -> Result<bool> {
 /// `ST_Contains(a, b)`: no point of `b` is outside of `a`, and their interiors meet. 0A000 for
 /// collections of mixed kinds.
 pub fn contains(a: &Geometry, b: &Geometry) -> Result<bool> {
-    check_srids(a, b)?;
     for operand in [a, b] {
         if operand.kind() == Kind::GeometryCollection {
             return Err(Failure::unsupported(
@@ -52,7 +50,7 @@ pub fn contains(a: &Geometry, b: &Geometry) -> Result<bool> {
             ));
         }
     }
-    let Some((a, b)) = solid(a).zip(solid(b)) else {
+    let Some((a, b)) = solids(a, b)? else {
         return Ok(false);
     };
     let boxes = a.bounding_rect().zip(b.bounding_rect());
@@ -86,15 +84,29 @@ fn check_srids(a: &Geometry, b: &Geometry) -> Result<()> {
     )))
 }
 
+type Solids<'a> = (Cow<'a, Shape>, Cow<'a, Shape>);
+
+/// Both shapes, ready to be measured against one another; None where one of them is empty.
+fn solids<'a>(a: &'a Geometry, b: &'a Geometry) -> Result<Option<Solids<'a>>> {
+    check_srids(a, b)?;
+    Ok(solid(a)?.zip(solid(b)?))
+}
+
 /// The shape without its empty parts; None where nothing is left.
-fn solid(geometry: &Geometry) -> Option<Cow<'_, Shape>> {
-    if geometry.is_empty() {
-        return None;
+fn solid(geometry: &Geometry) -> Result<Option<Cow<'_, Shape>>> {
+    let shape = &geometry.shape;
+    let is_large = |c: ::geo::Coord| c.x.abs().max(c.y.abs()) > COORDINATE_MAX;
+    if shape.coords_iter().any(is_large) {
+        let message = format!("coordinates beyond {COORDINATE_MAX:e} cannot be measured");
+        return Err(Failure::new(SqlState::NumericOutOfRange, message));
     }
-    if has_empty_part(&geometry.shape) {
-        return Some(Cow::Owned(without_empty_parts(&geometry.shape)));
-    }
-    Some(Cow::Borrowed(&geometry.shape))
+    Ok(if geometry.is_empty() {
+        None
+    } else if has_empty_part(shape) {
+        Some(Cow::Owned(without_empty_parts(shape)))
+    } else {
+        Some(Cow::Borrowed(shape))
+    })
 }
 
 fn has_empty_part(shape: &Shape) -> bool {
@@ -126,7 +138,6 @@ fn without_empty_parts(shape: &Shape) -> Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlstate::SqlState;
 
     fn g(text: &str) -> Geometry {
         Geometry::from_text(text).unwrap()
@@ -218,6 +229,8 @@ mod tests {
         assert!(!dwithin(&g("POINT(0 0)"), &g("POINT(3 4)"), 4.99).unwrap());
         assert!(!dwithin(&g("POINT EMPTY"), &g("POINT(3 4)"), 1e9).unwrap());
         assert!(dwithin(&g("POINT(0 0)"), &g("POINT(3 4)"), -1.0).is_err());
+        let huge = intersects(&g("LINESTRING(0 0,1e150 1)"), &g(SQUARE)).unwrap_err();
+        assert_eq!(huge.code(), SqlState::NumericOutOfRange);
         let f = distance(&g("POINT(0 0)"), &g("SRID=4326;POINT(0 0)")).unwrap_err();
         let mixed = "Operation on mixed SRID geometries (Point, 0) != (Point, 4326) (22023)";
         assert_eq!(f.to_string(), mixed);

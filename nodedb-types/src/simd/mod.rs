@@ -1,0 +1,6 @@
+//! Explicit vector instructions, the only unsafe code of this crate.
+//!
+//! Each kernel asks the processor once what it can do and falls back to plain Rust; callers see
+//! safe functions only.
+
+pub mod distance;
