@@ -2,7 +2,15 @@
 //!
 //! A [`DataType`] is what a column declares; a [`Value`] is one cell. How values become text is
 //! in [`crate::text`], sortable bytes in [`crate::key`], stored bytes in [`crate::row`], Arrow
-//! arrays in [`crate::arrow_map`].
+//! arrays in [`crate::arrow_map`]. Names, OIDs and modifiers of types are in `value/describe.rs`,
+//! assignment casts in `value/coerce.rs`.
+
+mod coerce;
+mod describe;
+
+pub use describe::oid;
+#[cfg(test)]
+pub(crate) use describe::tests::ALL as ALL_TYPES;
 
 use crate::datetime::Interval;
 use crate::numeric::Numeric;
@@ -68,5 +76,30 @@ pub enum Value {
 impl Value {
     pub fn is_null(&self) -> bool {
         matches!(self, Value::Null)
+    }
+
+    /// The type that the value alone tells, without length, precision or subtype; None for NULL.
+    pub fn data_type_hint(&self) -> Option<DataType> {
+        Some(match self {
+            Value::Null => return None,
+            Value::Bool(_) => DataType::Bool,
+            Value::Int2(_) => DataType::Int2,
+            Value::Int4(_) => DataType::Int4,
+            Value::Int8(_) => DataType::Int8,
+            Value::Float4(_) => DataType::Float4,
+            Value::Float8(_) => DataType::Float8,
+            Value::Numeric(_) => DataType::Numeric(None),
+            Value::Text(_) => DataType::Text(None),
+            Value::Bytea(_) => DataType::Bytea,
+            Value::Uuid(_) => DataType::Uuid,
+            Value::Date(_) => DataType::Date,
+            Value::Timestamp(_) => DataType::Timestamp,
+            Value::TimestampTz(_) => DataType::TimestampTz,
+            Value::Interval(_) => DataType::Interval,
+            Value::Jsonb(_) => DataType::Jsonb,
+            Value::Vector(elements) => DataType::Vector(u16::try_from(elements.len()).ok()),
+            Value::Geometry(_) => DataType::Geometry(None),
+            Value::Geography(_) => DataType::Geography(None),
+        })
     }
 }
