@@ -31,9 +31,9 @@ mod value_ref;
 
 use crate::failure::{Failure, Result};
 use crate::limits::{COLUMNS_MAX, ROW_BYTES_MAX};
+use crate::simd::distance::bytes_of;
 use crate::sqlstate::SqlState;
 use crate::value::{DataType, Value};
-use crate::vector::kernel;
 
 pub use value_ref::{ValueRef, VectorRef};
 
@@ -145,7 +145,7 @@ fn append(value: &Value, data_type: &DataType, row: &mut Vec<u8>) -> Result<()> 
             row.extend(v.days.to_le_bytes());
             row.extend(v.micros.to_le_bytes());
         }
-        (Value::Vector(v), DataType::Vector(_)) => row.extend(kernel::bytes_of(v)),
+        (Value::Vector(v), DataType::Vector(_)) => row.extend(bytes_of(v)),
         (other, _) => {
             let found = other.data_type_hint().map_or("unknown", |t| t.plain_name());
             let message = format!(

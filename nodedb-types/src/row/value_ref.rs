@@ -3,8 +3,8 @@
 use crate::datetime::Interval;
 use crate::failure::Result;
 use crate::numeric::Numeric;
+use crate::simd::distance::bytes_of;
 use crate::value::{DataType, Value};
-use crate::vector::kernel;
 
 use super::malformed;
 
@@ -84,7 +84,7 @@ impl<'a> VectorRef<'a> {
 impl<'a> From<&'a [f32]> for VectorRef<'a> {
     fn from(elements: &'a [f32]) -> VectorRef<'a> {
         VectorRef {
-            bytes: kernel::bytes_of(elements),
+            bytes: bytes_of(elements),
         }
     }
 }
