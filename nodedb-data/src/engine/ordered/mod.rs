@@ -1,0 +1,357 @@
+//! The ordered index (`btree`): values in order, each with the rows that hold it.
+//!
+//! Values are kept as their canonical, order-preserving bytes (`nodedb_types::key`), so one map
+//! serves every type and equal values meet whatever their display form. Rows whose value is NULL
+//! stand apart: they are unknown to every predicate but `IS NULL`, and in an order they come
+//! after all values.
+
+mod postings;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::task::Poll;
+
+use nodedb_bridge::op::EngineOp;
+use nodedb_bridge::plan::Direction;
+use nodedb_types::row::RowView;
+use nodedb_types::{Collection, DataType, Failure, Index, Result, Surrogate, Value, key};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use self::postings::Postings;
+pub use self::source::OrderedSource;
+use super::{Engine, Estimate, Hashes, Truth, mix};
+use crate::pace::{INDEX_STEP, Turn};
+use crate::set::{BlockSet, RowSet};
+
+/// One column of one collection on one shard.
+pub struct Ordered {
+    column: usize,
+    data_type: DataType,
+    values: BTreeMap<Box<[u8]>, Postings>,
+    nulls: RowSet,
+    /// Rows in `values`.
+    rows: u64,
+    /// Heap bytes of `values`, roughly.
+    bytes: usize,
+    /// The order bytes of NULL.
+    null: Box<[u8]>,
+}
+
+/// Where a row stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Value(Box<[u8]>),
+    Null,
+}
+
+/// Heap bytes of an entry beside its value's bytes and its postings.
+const ENTRY_BYTES: usize = size_of::<(Box<[u8]>, Postings)>() * 3 / 2;
+
+impl Ordered {
+    pub fn open(index: &Index, collection: &Collection) -> Result<Ordered> {
+        let [column] = index.columns[..] else {
+            return Err(Failure::internal("an ordered index has one column"));
+        };
+        Ok(Ordered {
+            column,
+            data_type: collection.columns[column].data_type,
+            values: BTreeMap::new(),
+            nulls: RowSet::new(),
+            rows: 0,
+            bytes: 0,
+            null: key::of(&Value::Null)?.into_boxed_slice(),
+        })
+    }
+
+    fn order(&self, row: &RowView<'_>) -> Result<Order> {
+        let value = row.column(self.column, &self.data_type)?.to_owned();
+        if value.is_null() {
+            return Ok(Order::Null);
+        }
+        Ok(Order::Value(key::of(&value)?.into_boxed_slice()))
+    }
+
+    fn insert(&mut self, surrogate: u32, order: Order) {
+        let Order::Value(bytes) = order else {
+            self.nulls.insert(surrogate);
+            return;
+        };
+        match self.values.entry(bytes) {
+            Entry::Vacant(entry) => {
+                self.bytes += entry.key().len() + ENTRY_BYTES;
+                self.rows += 1;
+                entry.insert(Postings::One(surrogate));
+            }
+            Entry::Occupied(mut entry) => {
+                let rows = entry.get_mut();
+                self.bytes -= rows.heap_bytes();
+                self.rows += u64::from(rows.insert(surrogate));
+                self.bytes += rows.heap_bytes();
+            }
+        }
+    }
+
+    fn remove(&mut self, surrogate: u32, order: Order) {
+        let Order::Value(bytes) = order else {
+            self.nulls.remove(surrogate);
+            return;
+        };
+        let Some(rows) = self.values.get_mut(&bytes) else {
+            return;
+        };
+        let (len, held) = (rows.len(), rows.heap_bytes());
+        if rows.remove(surrogate) {
+            self.rows -= len - rows.len();
+            self.bytes = self.bytes - held + rows.heap_bytes();
+        } else {
+            self.values.remove(&bytes);
+            self.rows -= 1;
+            self.bytes -= bytes.len() + ENTRY_BYTES;
+        }
+    }
+
+    /// Rows that hold a value.
+    fn rows_of(&self, value: &[u8]) -> u64 {
+        self.values.get(value).map_or(0, Postings::len)
+    }
+
+    /// The value behind `from` in the direction; `from` itself where `inclusive`.
+    fn next_value(
+        &self,
+        direction: Direction,
+        from: Option<(&[u8], bool)>,
+    ) -> Option<(&[u8], &Postings)> {
+        let bound = match from {
+            Some((value, true)) => Bound::Included(value),
+            Some((value, false)) => Bound::Excluded(value),
+            None => Bound::Unbounded,
+        };
+        let entry = match direction {
+            Direction::Ascending => self
+                .values
+                .range::<[u8], _>((bound, Bound::Unbounded))
+                .next(),
+            Direction::Descending => {
+                let mut range = self.values.range::<[u8], _>((Bound::Unbounded, bound));
+                range.next_back()
+            }
+        };
+        entry.map(|(value, rows)| (&**value, rows))
+    }
+
+    /// The group of rows to go on with after `after`: the value, and the row behind which to go
+    /// on in it. NULLs are a group of their own, the last ascending and the first descending.
+    fn group(
+        &self,
+        direction: Direction,
+        after: Option<&(Box<[u8]>, u32)>,
+    ) -> Option<(&[u8], Group<'_>, Option<u32>)> {
+        let nulls = || (&*self.null, Group::Nulls(&self.nulls), None);
+        let values = |(value, rows)| (value, Group::Value(rows), None);
+        match (after, direction) {
+            (None, Direction::Ascending) => {
+                let first = self.next_value(direction, None);
+                Some(first.map(values).unwrap_or_else(nulls))
+            }
+            (None, Direction::Descending) => Some(nulls()),
+            (Some((bytes, row)), _) if *bytes == self.null => {
+                Some((&*self.null, Group::Nulls(&self.nulls), Some(*row)))
+            }
+            (Some((bytes, row)), _) => {
+                // The value may be gone by now; then the next one is taken from its start.
+                match self.next_value(direction, Some((bytes, true))) {
+                    Some((value, rows)) if *value == **bytes => {
+                        Some((value, Group::Value(rows), Some(*row)))
+                    }
+                    Some(next) => Some(values(next)),
+                    None if direction == Direction::Ascending => Some(nulls()),
+                    None => None,
+                }
+            }
+        }
+    }
+
+    /// The group behind `value`.
+    fn group_after(&self, direction: Direction, value: &[u8]) -> Option<(&[u8], Group<'_>)> {
+        let is_null = *value == *self.null;
+        let next = match (direction, is_null) {
+            (Direction::Ascending, true) => return None,
+            (Direction::Descending, true) => self.next_value(direction, None),
+            (_, false) => self.next_value(direction, Some((value, false))),
+        };
+        match (next, direction) {
+            (Some((value, rows)), _) => Some((value, Group::Value(rows))),
+            (None, Direction::Ascending) => Some((&*self.null, Group::Nulls(&self.nulls))),
+            (None, Direction::Descending) => None,
+        }
+    }
+}
+
+/// Rows that stand at one place of the order.
+enum Group<'a> {
+    Value(&'a Postings),
+    Nulls(&'a RowSet),
+}
+
+impl Group<'_> {
+    fn next_after(&self, after: Option<u32>) -> Option<u32> {
+        match self {
+            Group::Value(rows) => rows.next_after(after),
+            Group::Nulls(rows) => rows.next_after(after),
+        }
+    }
+}
+
+/// Where a survey stands: behind an entry, NULLs first.
+#[derive(Default)]
+pub struct OrderedSurvey {
+    after: Option<(Box<[u8]>, u32)>,
+}
+
+fn entry_hash(surrogate: u32, order: &[u8]) -> u64 {
+    xxh3_64_with_seed(order, u64::from(surrogate))
+}
+
+impl Engine for Ordered {
+    type Source = OrderedSource;
+    type Ranking = ();
+    type Survey = OrderedSurvey;
+
+    fn apply(
+        &mut self,
+        surrogate: Surrogate,
+        before: Option<&RowView<'_>>,
+        after: Option<&RowView<'_>>,
+    ) -> Result<()> {
+        let before = before.map(|row| self.order(row)).transpose()?;
+        let after = after.map(|row| self.order(row)).transpose()?;
+        if let Some(before) = before
+            && Some(&before) != after.as_ref()
+        {
+            self.remove(surrogate.get(), before);
+        }
+        if let Some(after) = after {
+            self.insert(surrogate.get(), after);
+        }
+        Ok(())
+    }
+
+    fn check_row(&self, row: &RowView<'_>) -> Result<()> {
+        match self.order(row)? {
+            Order::Value(bytes) => key::check_length(&bytes),
+            Order::Null => Ok(()),
+        }
+    }
+
+    fn source(&self, op: &EngineOp) -> Result<OrderedSource> {
+        OrderedSource::new(self, op)
+    }
+
+    fn estimate(&self, source: &OrderedSource) -> Estimate {
+        source.estimate()
+    }
+
+    fn poll_next_block(
+        &self,
+        source: &mut OrderedSource,
+        from: u16,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<Option<u16>>> {
+        source.poll_next_block(self, from, turn)
+    }
+
+    fn poll_block(
+        &self,
+        source: &mut OrderedSource,
+        block: u16,
+        _: Option<&BlockSet>,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<Truth>> {
+        source.poll_block(self, block, turn)
+    }
+
+    fn matches(&self, source: &OrderedSource, row: &RowView<'_>) -> Result<Option<bool>> {
+        Ok(source.matches(&self.order(row)?))
+    }
+
+    fn poll_walk(
+        &self,
+        direction: Direction,
+        after: Option<&(Box<[u8]>, u32)>,
+        max: usize,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<Vec<(Box<[u8]>, u32)>>> {
+        let mut entries = Vec::new();
+        let Some((mut value, mut group, mut row)) = self.group(direction, after) else {
+            return Poll::Ready(Ok(entries));
+        };
+        while entries.len() < max {
+            match group.next_after(row) {
+                Some(next) => {
+                    entries.push((value.into(), next));
+                    row = Some(next);
+                }
+                None => match self.group_after(direction, value) {
+                    Some(next) => ((value, group), row) = (next, None),
+                    None => break,
+                },
+            }
+            if !turn.spend(INDEX_STEP) && !entries.is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(entries))
+    }
+
+    fn order_bytes(&self, row: &RowView<'_>) -> Result<Box<[u8]>> {
+        Ok(match self.order(row)? {
+            Order::Value(bytes) => bytes,
+            Order::Null => self.null.clone(),
+        })
+    }
+
+    fn row_hash(&self, surrogate: Surrogate, row: &RowView<'_>) -> Result<u64> {
+        Ok(entry_hash(surrogate.get(), &self.order_bytes(row)?))
+    }
+
+    fn poll_hashes(
+        &self,
+        survey: &mut OrderedSurvey,
+        hashes: &mut Hashes,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        let mut after = survey.after.take();
+        let Some((mut value, mut group, mut row)) =
+            self.group(Direction::Descending, after.as_ref())
+        else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            match group.next_after(row) {
+                Some(next) => {
+                    mix(hashes, next, entry_hash(next, value));
+                    row = Some(next);
+                }
+                None => match self.group_after(Direction::Descending, value) {
+                    Some(next) => ((value, group), row) = (next, None),
+                    None => return Poll::Ready(Ok(())),
+                },
+            }
+            if !turn.spend(INDEX_STEP)
+                && let Some(row) = row
+            {
+                after = Some((value.into(), row));
+                survey.after = after;
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes + self.nulls.heap_bytes()
+    }
+}

@@ -1,0 +1,159 @@
+//! Work units: how long work is cut into pieces that fit a turn (law P2).
+//!
+//! A core refills its [`Budget`] once a turn. Whoever works spends units from it, about 100 ns of
+//! CPU time each, and stops when nothing is left; the rest is done in later turns. An indivisible
+//! piece may overdraw what is left, so a piece must stay far below [`UNITS_PER_TURN`]. Because the
+//! units are counted and not measured, a turn that is too long fails in simulation too.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+/// What a turn may spend: 500 microseconds at 100 ns a unit.
+pub const UNITS_PER_TURN: u32 = 5_000;
+
+/// Finding one row and reaching into it.
+pub const ROW_READ: u32 = 3;
+/// One operation on the sets of one block: 8 KiB at the most.
+pub const BLOCK_OPERATION: u32 = 4;
+/// One step of an ordered walk over an index in memory.
+pub const INDEX_STEP: u32 = 1;
+/// Calling an expression over a batch, on top of [`EXPRESSION_ROW`] for each row.
+pub const EXPRESSION_CALL: u32 = 20;
+/// One row of an expression's batch: reading, copying and evaluating it.
+pub const EXPRESSION_ROW: u32 = 6;
+
+/// The units that are left in this turn of a core, shared by its tasks.
+#[derive(Debug)]
+pub struct Budget {
+    left: Cell<u32>,
+    overdrawn: Cell<u32>,
+}
+
+impl Budget {
+    pub fn new(units: u32) -> Budget {
+        Budget {
+            left: Cell::new(units),
+            overdrawn: Cell::new(0),
+        }
+    }
+
+    /// Begins a turn with `units` to spend.
+    pub fn refill(&self, units: u32) {
+        self.left.set(units);
+        self.overdrawn.set(0);
+    }
+
+    /// Takes `units`; true when some are left, so the work may go on.
+    pub fn spend(&self, units: u32) -> bool {
+        let left = self.left.get();
+        if units > left {
+            self.overdrawn.set(self.overdrawn.get() + (units - left));
+        }
+        self.left.set(left.saturating_sub(units));
+        left > units
+    }
+
+    pub fn left(&self) -> u32 {
+        self.left.get()
+    }
+
+    /// Units spent beyond the turn's budget by pieces that could not be cut.
+    pub fn overdrawn(&self) -> u32 {
+        self.overdrawn.get()
+    }
+
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// Waits for a turn with something to spend; the task stays ready meanwhile.
+    pub async fn turn(&self) {
+        poll_fn(|cx| self.poll_turn(cx)).await;
+    }
+
+    pub fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_spent() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Drives a pollable step of an engine or store to its end, over as many turns as it takes.
+    pub async fn drive<T>(&self, mut step: impl FnMut(&Turn<'_>) -> Poll<T>) -> T {
+        poll_fn(|cx| {
+            if self.poll_turn(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let turn = Turn {
+                budget: self,
+                waker: cx.waker(),
+            };
+            let polled = step(&turn);
+            if polled.is_pending() && self.is_spent() {
+                cx.waker().wake_by_ref();
+            }
+            polled
+        })
+        .await
+    }
+}
+
+/// What a piece of work gets from the turn it runs in.
+///
+/// A pollable step is called with units left, does at least one indivisible piece, and returns
+/// `Pending` either because [`Turn::spend`] said that nothing is left (then it is called again in
+/// a later turn without further ado), or because a page is missing (then whoever brings the page
+/// wakes [`Turn::waker`]).
+pub struct Turn<'a> {
+    pub budget: &'a Budget,
+    pub waker: &'a Waker,
+}
+
+impl Turn<'_> {
+    /// Takes `units`; true when the work may go on in this turn.
+    #[must_use]
+    pub fn spend(&self, units: u32) -> bool {
+        self.budget.spend(units)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spending_stops_at_nothing_and_counts_what_goes_beyond() {
+        let budget = Budget::new(10);
+        assert!(budget.spend(9));
+        assert!(!budget.spend(1));
+        assert!(budget.is_spent());
+        assert!(!budget.spend(5));
+        assert_eq!(budget.overdrawn(), 5);
+        budget.refill(3);
+        assert_eq!((budget.left(), budget.overdrawn()), (3, 0));
+    }
+
+    #[test]
+    fn a_driven_step_goes_on_in_later_turns() {
+        let budget = Budget::new(2);
+        let mut done = 0;
+        let mut task = Box::pin(budget.drive(|turn| {
+            while done < 5 {
+                done += 1;
+                if !turn.spend(1) {
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(())
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        while task.as_mut().poll(&mut cx).is_pending() {
+            turns += 1;
+            budget.refill(2);
+        }
+        assert_eq!(turns, 2);
+    }
+}

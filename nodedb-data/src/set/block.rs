@@ -1,0 +1,456 @@
+//! The ids of one block of 65,536 surrogates: a sorted array while few, a bitmap above.
+//!
+//! These are the two containers of the roaring format (Lemire et al., "Roaring Bitmaps:
+//! Implementation of an Optimized Software Library", 2018, section 2). They are our own because
+//! evaluation goes container by container and the `roaring` crate does not hand out one of them.
+//! The form follows from the cardinality alone, so equal sets have equal forms.
+
+use nodedb_types::limits::BLOCK_IDS;
+
+/// Above this many ids a bitmap takes less room than an array.
+const SPARSE_MAX: usize = 4096;
+const WORDS: usize = BLOCK_IDS as usize / 64;
+
+type Words = [u64; WORDS];
+
+/// A set of ids within one block, each by its low 16 bits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BlockSet(Form);
+
+#[derive(Clone, PartialEq, Eq)]
+enum Form {
+    /// Ascending, at most [`SPARSE_MAX`].
+    Sparse(Vec<u16>),
+    /// More than [`SPARSE_MAX`] bits are set; `len` counts them.
+    Dense { words: Box<Words>, len: u32 },
+}
+
+impl Default for BlockSet {
+    fn default() -> BlockSet {
+        BlockSet::new()
+    }
+}
+
+fn zeroed() -> Box<Words> {
+    vec![0u64; WORDS]
+        .into_boxed_slice()
+        .try_into()
+        .expect("as long as it was made")
+}
+
+fn bit(low: u16) -> (usize, u64) {
+    (usize::from(low) / 64, 1 << (low % 64))
+}
+
+impl BlockSet {
+    pub const fn new() -> BlockSet {
+        BlockSet(Form::Sparse(Vec::new()))
+    }
+
+    /// Every id from `low` to `high`, both included.
+    pub fn range(low: u16, high: u16) -> BlockSet {
+        if low > high {
+            return BlockSet::new();
+        }
+        if usize::from(high - low) < SPARSE_MAX {
+            return BlockSet(Form::Sparse((low..=high).collect()));
+        }
+        let mut words = zeroed();
+        for low in low..=high {
+            let (word, mask) = bit(low);
+            words[word] |= mask;
+        }
+        BlockSet::from_words(words)
+    }
+
+    /// From ids in ascending order; repeats are allowed.
+    pub fn from_sorted(ids: impl IntoIterator<Item = u16>) -> BlockSet {
+        let mut list: Vec<u16> = ids.into_iter().collect();
+        debug_assert!(list.is_sorted());
+        list.dedup();
+        if list.len() <= SPARSE_MAX {
+            return BlockSet(Form::Sparse(list));
+        }
+        let mut words = zeroed();
+        for low in list {
+            let (word, mask) = bit(low);
+            words[word] |= mask;
+        }
+        BlockSet::from_words(words)
+    }
+
+    /// Brings words into the form that their cardinality asks for.
+    fn from_words(words: Box<Words>) -> BlockSet {
+        let len: u32 = words.iter().map(|w| w.count_ones()).sum();
+        if len as usize > SPARSE_MAX {
+            return BlockSet(Form::Dense { words, len });
+        }
+        let mut list = Vec::with_capacity(len as usize);
+        list.extend(Bits::new(&words));
+        BlockSet(Form::Sparse(list))
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::Sparse(list) => list.len(),
+            Form::Dense { len, .. } => *len as usize,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn contains(&self, low: u16) -> bool {
+        match &self.0 {
+            Form::Sparse(list) => list.binary_search(&low).is_ok(),
+            Form::Dense { words, .. } => {
+                let (word, mask) = bit(low);
+                words[word] & mask != 0
+            }
+        }
+    }
+
+    /// True when the id was not there.
+    pub fn insert(&mut self, low: u16) -> bool {
+        match &mut self.0 {
+            Form::Sparse(list) => {
+                // Ids mostly come in ascending order.
+                let at = match list.last() {
+                    Some(&last) if last < low => list.len(),
+                    None => 0,
+                    Some(_) => match list.binary_search(&low) {
+                        Ok(_) => return false,
+                        Err(at) => at,
+                    },
+                };
+                list.insert(at, low);
+                if list.len() > SPARSE_MAX {
+                    let mut words = zeroed();
+                    for &low in list.iter() {
+                        let (word, mask) = bit(low);
+                        words[word] |= mask;
+                    }
+                    let len = list.len() as u32;
+                    self.0 = Form::Dense { words, len };
+                }
+                true
+            }
+            Form::Dense { words, len } => {
+                let (word, mask) = bit(low);
+                let new = words[word] & mask == 0;
+                words[word] |= mask;
+                *len += u32::from(new);
+                new
+            }
+        }
+    }
+
+    /// True when the id was there.
+    pub fn remove(&mut self, low: u16) -> bool {
+        match &mut self.0 {
+            Form::Sparse(list) => match list.binary_search(&low) {
+                Ok(at) => {
+                    list.remove(at);
+                    true
+                }
+                Err(_) => false,
+            },
+            Form::Dense { words, len } => {
+                let (word, mask) = bit(low);
+                if words[word] & mask == 0 {
+                    return false;
+                }
+                words[word] &= !mask;
+                *len -= 1;
+                if *len as usize <= SPARSE_MAX {
+                    let list = Bits::new(words).collect();
+                    self.0 = Form::Sparse(list);
+                }
+                true
+            }
+        }
+    }
+
+    /// Ascending.
+    pub fn iter(&self) -> Ids<'_> {
+        match &self.0 {
+            Form::Sparse(list) => Ids::Sparse(list.iter()),
+            Form::Dense { words, .. } => Ids::Dense(Bits::new(words)),
+        }
+    }
+
+    /// The ids at or above `low`, ascending.
+    pub fn iter_from(&self, low: u16) -> Ids<'_> {
+        match &self.0 {
+            Form::Sparse(list) => {
+                let at = list.partition_point(|&id| id < low);
+                Ids::Sparse(list[at..].iter())
+            }
+            Form::Dense { words, .. } => {
+                let mut bits = Bits::new(words);
+                let (word, mask) = bit(low);
+                bits.at = word;
+                bits.word = words[word] & !(mask - 1);
+                Ids::Dense(bits)
+            }
+        }
+    }
+
+    /// The ids as surrogates of `block`, ascending.
+    pub fn surrogates(&self, block: u16) -> impl Iterator<Item = u32> + '_ {
+        let base = u32::from(block) << 16;
+        self.iter().map(move |low| base | u32::from(low))
+    }
+
+    /// Keeps what is in both.
+    pub fn intersect(&mut self, other: &BlockSet) {
+        match (&mut self.0, &other.0) {
+            (Form::Sparse(list), _) => list.retain(|&low| other.contains(low)),
+            (Form::Dense { .. }, Form::Sparse(list)) => {
+                let kept = list
+                    .iter()
+                    .copied()
+                    .filter(|&low| self.contains(low))
+                    .collect();
+                self.0 = Form::Sparse(kept);
+            }
+            (Form::Dense { words, .. }, Form::Dense { words: theirs, .. }) => {
+                for (mine, theirs) in words.iter_mut().zip(theirs.iter()) {
+                    *mine &= theirs;
+                }
+                self.normalise();
+            }
+        }
+    }
+
+    /// Adds what is in the other.
+    pub fn union(&mut self, other: &BlockSet) {
+        if other.is_empty() {
+            return;
+        }
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        match (&mut self.0, &other.0) {
+            (Form::Dense { words, .. }, Form::Dense { words: theirs, .. }) => {
+                for (mine, theirs) in words.iter_mut().zip(theirs.iter()) {
+                    *mine |= theirs;
+                }
+                self.normalise();
+            }
+            (Form::Dense { .. }, Form::Sparse(list)) => {
+                for &low in list {
+                    self.insert(low);
+                }
+            }
+            (Form::Sparse(list), Form::Dense { .. }) => {
+                let mut merged = other.clone();
+                for &low in list.iter() {
+                    merged.insert(low);
+                }
+                *self = merged;
+            }
+            (Form::Sparse(mine), Form::Sparse(theirs)) => {
+                *self = BlockSet::from_sorted(Merge { mine, theirs });
+            }
+        }
+    }
+
+    /// Takes out what is in the other.
+    pub fn subtract(&mut self, other: &BlockSet) {
+        if other.is_empty() {
+            return;
+        }
+        match (&mut self.0, &other.0) {
+            (Form::Sparse(list), _) => list.retain(|&low| !other.contains(low)),
+            (Form::Dense { words, .. }, Form::Sparse(list)) => {
+                for &low in list {
+                    let (word, mask) = bit(low);
+                    words[word] &= !mask;
+                }
+                self.normalise();
+            }
+            (Form::Dense { words, .. }, Form::Dense { words: theirs, .. }) => {
+                for (mine, theirs) in words.iter_mut().zip(theirs.iter()) {
+                    *mine &= !theirs;
+                }
+                self.normalise();
+            }
+        }
+    }
+
+    /// Recounts a dense form after its words have changed.
+    fn normalise(&mut self) {
+        if let Form::Dense { words, .. } = std::mem::take(self).0 {
+            *self = BlockSet::from_words(words);
+        }
+    }
+
+    /// Bytes held on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Sparse(list) => list.capacity() * 2,
+            Form::Dense { .. } => WORDS * 8,
+        }
+    }
+}
+
+impl FromIterator<u16> for BlockSet {
+    /// In any order.
+    fn from_iter<I: IntoIterator<Item = u16>>(ids: I) -> BlockSet {
+        let mut list: Vec<u16> = ids.into_iter().collect();
+        list.sort_unstable();
+        BlockSet::from_sorted(list)
+    }
+}
+
+impl std::fmt::Debug for BlockSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// Two ascending lists as one.
+struct Merge<'a> {
+    mine: &'a [u16],
+    theirs: &'a [u16],
+}
+
+impl Iterator for Merge<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        let take = |list: &mut &[u16]| {
+            let (&first, rest) = list.split_first()?;
+            *list = rest;
+            Some(first)
+        };
+        match (self.mine.first(), self.theirs.first()) {
+            (Some(a), Some(b)) if a <= b => take(&mut self.mine),
+            (_, Some(_)) => take(&mut self.theirs),
+            _ => take(&mut self.mine),
+        }
+    }
+}
+
+/// The set bits of words, ascending.
+#[derive(Clone)]
+pub struct Bits<'a> {
+    words: &'a Words,
+    at: usize,
+    word: u64,
+}
+
+impl<'a> Bits<'a> {
+    fn new(words: &'a Words) -> Bits<'a> {
+        Bits {
+            words,
+            at: 0,
+            word: words[0],
+        }
+    }
+}
+
+impl Iterator for Bits<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        while self.word == 0 {
+            self.at += 1;
+            self.word = *self.words.get(self.at)?;
+        }
+        let low = self.at as u32 * 64 + self.word.trailing_zeros();
+        self.word &= self.word - 1;
+        Some(low as u16)
+    }
+}
+
+/// Iterator over a [`BlockSet`].
+#[derive(Clone)]
+pub enum Ids<'a> {
+    Sparse(std::slice::Iter<'a, u16>),
+    Dense(Bits<'a>),
+}
+
+impl Iterator for Ids<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        match self {
+            Ids::Sparse(list) => list.next().copied(),
+            Ids::Dense(bits) => bits.next(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ids in runs, so that both forms and their borders are met.
+    fn ids() -> impl Strategy<Value = BTreeSet<u16>> {
+        prop::collection::vec((any::<u16>(), 0u16..3000), 0..5).prop_map(|runs| {
+            runs.into_iter()
+                .flat_map(|(low, len)| low..=low.saturating_add(len))
+                .collect()
+        })
+    }
+
+    fn block(ids: &BTreeSet<u16>) -> BlockSet {
+        BlockSet::from_sorted(ids.iter().copied())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn algebra_equals_the_model(a in ids(), b in ids(), at in any::<u16>()) {
+            let (mine, theirs) = (block(&a), block(&b));
+            prop_assert!(mine.iter().eq(a.iter().copied()));
+            prop_assert!(mine.iter_from(at).eq(a.range(at..).copied()));
+            prop_assert_eq!(mine.len(), a.len());
+            let mut set = mine.clone();
+            set.intersect(&theirs);
+            prop_assert_eq!(&set, &block(&a.intersection(&b).copied().collect()));
+            let mut set = mine.clone();
+            set.union(&theirs);
+            prop_assert_eq!(&set, &block(&a.union(&b).copied().collect()));
+            let mut set = mine.clone();
+            set.subtract(&theirs);
+            prop_assert_eq!(&set, &block(&a.difference(&b).copied().collect()));
+        }
+
+        #[test]
+        fn single_ids_equal_the_model(a in ids(), steps in prop::collection::vec((any::<bool>(), any::<u16>()), 0..200)) {
+            let (mut set, mut model) = (block(&a), a);
+            for (add, low) in steps {
+                if add {
+                    prop_assert_eq!(set.insert(low), model.insert(low));
+                } else {
+                    prop_assert_eq!(set.remove(low), model.remove(&low));
+                }
+                prop_assert_eq!(set.contains(low), add);
+            }
+            prop_assert_eq!(set, block(&model));
+        }
+    }
+
+    #[test]
+    fn the_form_follows_the_cardinality() {
+        let mut set = BlockSet::range(0, (SPARSE_MAX - 1) as u16);
+        assert!(matches!(set.0, Form::Sparse(_)));
+        assert!(set.insert(u16::MAX));
+        assert!(matches!(set.0, Form::Dense { .. }));
+        assert!(set.remove(0));
+        assert_eq!(set.len(), SPARSE_MAX);
+        assert!(matches!(set.0, Form::Sparse(_)));
+        assert_eq!(BlockSet::range(0, u16::MAX).len(), 65_536);
+        assert_eq!(BlockSet::range(0, u16::MAX).iter().last(), Some(u16::MAX));
+    }
+}

@@ -1,0 +1,18 @@
+//! Set queries: Boolean algebra over the engines' sets, then order, limit and output.
+//!
+//! Evaluation goes block by block of 65,536 surrogates, over pairs of sets (true, unknown), and
+//! is as of the statement's snapshot although indexes hold the latest applied version only:
+//! `(E(latest) − U) ∪ { r ∈ U : the visible version satisfies the whole predicate }` with U the
+//! rows committed after the snapshot, taken once the block's last set was read.
+
+mod block;
+mod changes;
+mod context;
+mod row_set;
+mod rows;
+
+pub use block::{BlockSet, Ids};
+pub use changes::{Changes, Mark};
+pub use context::{Context, Host, Sink};
+pub use row_set::RowSet;
+pub use rows::{KeyCursor, Rows, Version};
