@@ -44,6 +44,9 @@ pub struct Call {
     pub arguments: Vec<Argument>,
 }
 
+/// Options of an index in canonical form, as `WITH (name = value)` lists them.
+pub type IndexOptions = Vec<(String, String)>;
+
 /// What an engine tells the planner about itself.
 pub struct Contract {
     /// The index method, such as `fulltext`.
@@ -52,7 +55,7 @@ pub struct Contract {
     pub aliases: &'static [&'static str],
     /// Checks a `CREATE INDEX` (columns, operator class, options); fails with 22023, 42804 or
     /// 0A000. Gives the options in canonical form.
-    pub check_index: fn(&Collection, &Index) -> Result<Vec<(String, String)>>,
+    pub check_index: fn(&Collection, &Index) -> Result<IndexOptions>,
     /// The op by which `index` answers `call` exactly, if it can.
     pub predicate: fn(&Collection, &Index, &Call) -> Result<Option<EngineOp>>,
     /// The ranking for an ORDER BY term.

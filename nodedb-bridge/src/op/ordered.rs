@@ -6,7 +6,7 @@ use nodedb_types::numeric::Numeric;
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::{Argument, Call, Contract, EngineOp, EngineRank};
+use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions};
 
 /// A predicate over the indexed column. Values have the column's type. NULL rows are unknown to
 /// all but [`Op::IsNull`].
@@ -29,7 +29,7 @@ pub static CONTRACT: Contract = Contract {
     rank: |_, _, _| Ok(None::<EngineRank>),
 };
 
-fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     let [column] = index.columns[..] else {
         return Err(Failure::unsupported(
             "an ordered index over several columns",

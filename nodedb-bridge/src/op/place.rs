@@ -3,7 +3,7 @@
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::{Argument, Call, Contract, EngineOp, EngineRank};
+use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions};
 
 /// A predicate between the indexed column and a constant shape (EWKB of the column's kind).
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +26,7 @@ pub static CONTRACT: Contract = Contract {
     rank: |_, _, _| Ok(None::<EngineRank>),
 };
 
-fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     let [column] = index.columns[..] else {
         return Err(Failure::unsupported("an rtree index over several columns"));
     };

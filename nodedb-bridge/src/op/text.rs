@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::{Argument, Call, Contract, EngineOp, EngineRank};
+use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions};
 use crate::plan::TextStatistics;
 
 /// A parsed query. Words are analysed by the index's analyser inside the engine; how text becomes
@@ -45,7 +45,7 @@ pub static CONTRACT: Contract = Contract {
     rank,
 };
 
-fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     for &column in &index.columns {
         let column = &collection.columns[column];
         if !matches!(column.data_type, DataType::Text(_)) {

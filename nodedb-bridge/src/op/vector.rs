@@ -6,7 +6,7 @@ use nodedb_types::schema::{Collection, Index};
 use nodedb_types::vector::Metric;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::{Argument, Call, Contract, EngineRank};
+use super::{Argument, Call, Contract, EngineRank, IndexOptions};
 
 /// `ORDER BY column <=> query`, nearest first.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub static CONTRACT: Contract = Contract {
     rank,
 };
 
-fn check_index(collection: &Collection, index: &Index) -> Result<Vec<(String, String)>> {
+fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     let [column] = index.columns[..] else {
         return Err(Failure::unsupported("an hnsw index over several columns"));
     };
