@@ -4,6 +4,7 @@
 //! frames of the native protocol. Nothing here does I/O, reads a clock or knows a plane; what
 //! crosses between planes lives in `nodedb-bridge`.
 
+pub mod arrow_map;
 pub mod datetime;
 pub mod failure;
 pub mod geo;

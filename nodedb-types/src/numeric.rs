@@ -5,8 +5,8 @@
 //! value (keys, joins and groups depend on it). Where PostgreSQL would grow beyond 38 digits we
 //! answer 22003; NaN and infinities, which its `numeric` also has, are refused with 0A000.
 //!
-//! Invariants: `|unscaled| < 10^38` and `scale <= 38`. The fields are public for codecs, which
-//! check what they read with [`Numeric::new`].
+//! Invariants: `|unscaled| < 10^38` and `scale <= 38`. Codecs check what
+//! they read with [`Numeric::new`].
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -68,6 +68,16 @@ impl Numeric {
             return Err(out_of_range());
         }
         Ok(Numeric { unscaled, scale })
+    }
+
+    /// The digits as one integer.
+    pub fn unscaled(self) -> i128 {
+        self.unscaled
+    }
+
+    /// Digits after the point, as shown.
+    pub fn scale(self) -> u8 {
+        self.scale
     }
 
     pub fn from_i64(value: i64) -> Numeric {

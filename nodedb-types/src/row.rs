@@ -263,14 +263,14 @@ impl<'a> RowView<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::datetime::Interval;
     use crate::numeric::Numeric;
     use crate::value::ALL_TYPES;
     use proptest::prelude::*;
 
-    pub(super) fn any_value(data_type: DataType) -> BoxedStrategy<Value> {
+    pub(crate) fn any_value(data_type: DataType) -> BoxedStrategy<Value> {
         let full = match data_type {
             DataType::Bool => any::<bool>().prop_map(Value::Bool).boxed(),
             DataType::Int2 => any::<i16>().prop_map(Value::Int2).boxed(),
