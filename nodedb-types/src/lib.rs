@@ -20,6 +20,7 @@ pub mod sqlstate;
 pub mod text;
 pub mod value;
 pub mod vector;
+pub mod wire;
 
 pub use failure::{Failure, Result};
 pub use id::{
