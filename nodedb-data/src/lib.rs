@@ -4,3 +4,4 @@ pub mod engine;
 pub mod io;
 pub mod pace;
 pub mod set;
+pub mod wal;

@@ -6,15 +6,16 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
+use std::num::NonZero;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// Alignment of every buffer, and of offsets and lengths in files opened `direct`, bytes.
 pub const ALIGNMENT: usize = 4096;
 
-/// Buffers of one size that the pool keeps.
-const KEPT_PER_CLASS: usize = 16;
-/// Buffers above this size are not kept, bytes.
+/// Most buffers of one size that the pool keeps.
+const KEPT_COUNT_MAX: usize = 64;
+/// Most bytes of one size that the pool keeps; larger buffers are not kept.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 /// Power-of-two sizes from [`ALIGNMENT`] to [`KEPT_BYTES_MAX`].
 const CLASSES: usize = (KEPT_BYTES_MAX / ALIGNMENT).ilog2() as usize + 1;
@@ -33,6 +34,17 @@ pub struct AlignedBuf {
 
 // SAFETY: the memory is owned by this value alone, as a Vec's is.
 unsafe impl Send for AlignedBuf {}
+
+impl Default for AlignedBuf {
+    /// No bytes and no memory: what a buffer leaves behind while an operation has it.
+    fn default() -> AlignedBuf {
+        AlignedBuf {
+            data: NonNull::without_provenance(NonZero::new(ALIGNMENT).expect("it is not zero")),
+            capacity: 0,
+            len: 0,
+        }
+    }
+}
 
 impl AlignedBuf {
     /// `len` zero bytes; the capacity is `len` in whole blocks, at least one.
@@ -101,6 +113,9 @@ impl DerefMut for AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
+        if self.capacity == 0 {
+            return;
+        }
         // SAFETY: `data` came from the allocator with this very layout.
         unsafe { dealloc(self.data.as_ptr(), Self::layout(self.capacity)) }
     }
@@ -132,8 +147,9 @@ impl BufPool {
 
     /// Keeps a buffer for later, or frees it when enough of its size are kept.
     pub fn give(&mut self, buf: AlignedBuf) {
+        // An empty buffer has no class: zero is no power of two.
         if let Some(class) = self.class(buf.capacity())
-            && self.classes[class].len() < KEPT_PER_CLASS
+            && self.classes[class].len() < kept_max(buf.capacity())
         {
             self.classes[class].push(buf);
         }
@@ -143,6 +159,10 @@ impl BufPool {
         let usual = capacity.is_power_of_two() && capacity <= KEPT_BYTES_MAX;
         usual.then(|| (capacity / ALIGNMENT).ilog2() as usize)
     }
+}
+
+fn kept_max(capacity: usize) -> usize {
+    (KEPT_BYTES_MAX / capacity).min(KEPT_COUNT_MAX)
 }
 
 #[cfg(test)]
@@ -159,6 +179,7 @@ mod tests {
         let buf = buf.grown(10_000);
         assert_eq!((buf.len(), buf.capacity(), buf[4999]), (5000, 12_288, 7));
         assert_eq!(AlignedBuf::zeroed(0).capacity(), ALIGNMENT);
+        assert_eq!(AlignedBuf::default().len(), 0);
     }
 
     #[test]
@@ -178,12 +199,15 @@ mod tests {
         for _ in 0..100 {
             pool.give(AlignedBuf::zeroed(ALIGNMENT));
         }
-        assert_eq!(pool.classes[0].len(), KEPT_PER_CLASS);
+        assert_eq!(pool.classes[0].len(), KEPT_COUNT_MAX);
         pool.give(AlignedBuf::zeroed(3 * ALIGNMENT));
         pool.give(AlignedBuf::zeroed(4 << 20));
+        for _ in 0..2 {
+            pool.give(AlignedBuf::zeroed(1 << 20));
+        }
         assert_eq!(
             pool.classes.iter().map(Vec::len).sum::<usize>(),
-            KEPT_PER_CLASS
+            KEPT_COUNT_MAX + 1
         );
     }
 }

@@ -45,15 +45,15 @@ pub fn run_with<T>(
             return Some(value);
         }
         background.retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
-        while io.poll() == 0 && !woken.0.load(Ordering::Relaxed) {
-            if io.halted() {
-                return None;
-            }
+        while io.poll() == 0 && !woken.0.load(Ordering::Relaxed) && !io.halted() {
             assert!(
                 io.in_flight() > 0,
                 "nothing is in flight and every future waits"
             );
             io.wait(None);
+        }
+        if io.halted() {
+            return None;
         }
     }
 }

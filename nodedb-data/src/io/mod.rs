@@ -236,4 +236,4 @@ impl IoOp {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -163,7 +163,8 @@ impl Disk {
         let inode = self.inodes.get_mut(&id).expect("an open file has an inode");
         match fate {
             Fate::Crash => return None,
-            Fate::Fails(_) => inode.sync_failed = true,
+            Fate::Fails(Fault::LostSync) => return Some(Ok(IoValue::Unit)),
+            Fate::Fails(Fault::Eio | Fault::NoSpace) => inode.sync_failed = true,
             Fate::Done => {}
         }
         if inode.sync_failed {
@@ -203,10 +204,17 @@ impl Disk {
                 }
             }
             inode.now.clone_from(&inode.durable);
-            inode.sync_failed = false;
         }
         self.free_nameless();
         self.last_written = None;
+        self.new_run();
+    }
+
+    /// Ends the present run and begins the next.
+    pub(super) fn new_run(&mut self) {
+        for inode in self.inodes.values_mut() {
+            inode.sync_failed = false;
+        }
         self.faults.clear();
         self.failing_read = None;
         self.crash_at = None;
@@ -321,8 +329,7 @@ impl Disk {
             Fate::Crash => return None,
             Fate::Fails(Fault::Eio) => Some(libc::EIO),
             Fate::Fails(Fault::NoSpace) => Some(libc::ENOSPC),
-            Fate::Done if full => Some(libc::ENOSPC),
-            Fate::Done => None,
+            Fate::Done | Fate::Fails(Fault::LostSync) => full.then_some(libc::ENOSPC),
         };
         if let Some(errno) = failure {
             return Some(Err(IoError::from_errno(errno, Stage::Allocate)));
@@ -380,6 +387,7 @@ impl Disk {
     fn sync_dir(&mut self, path: &Path) -> Option<Outcome> {
         match self.fate() {
             Fate::Crash => return None,
+            Fate::Fails(Fault::LostSync) => return Some(Ok(IoValue::Unit)),
             Fate::Fails(_) => return Some(Err(IoError::from_errno(libc::EIO, Stage::Sync))),
             Fate::Done => {}
         }
@@ -407,7 +415,7 @@ impl Disk {
             Fate::Fails(Fault::NoSpace) => {
                 return Some(Err(IoError::from_errno(libc::ENOSPC, stage)));
             }
-            Fate::Done | Fate::Crash => {}
+            Fate::Done | Fate::Crash | Fate::Fails(Fault::LostSync) => {}
         }
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let change = NameChange { dir, names };

@@ -57,6 +57,8 @@ pub enum Fault {
     Eio,
     /// The operation reports a full disk. For a write: after half of it was written.
     NoSpace,
+    /// A sync that reports success and does nothing: what a harness must be able to notice.
+    LostSync,
 }
 
 /// The disk, shared by everything that runs on the simulated machine.
@@ -108,6 +110,12 @@ impl SimDisk {
     /// run are forgotten and its [`SimIo`]s stay dead.
     pub fn restart(&self, variant: TearVariant) {
         self.disk.borrow_mut().restart(variant);
+    }
+
+    /// Ends the run as a kill of the process does: operations in flight do not happen, everything
+    /// else stays as it is, synced or not.
+    pub fn kill(&self) {
+        self.disk.borrow_mut().new_run();
     }
 
     /// `fault` hits operation `number`.
