@@ -16,6 +16,8 @@
 
 mod erased;
 pub mod ordered;
+mod surrogate_map;
+pub mod vector;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -40,6 +42,7 @@ pub type SharedIndex = Rc<RefCell<dyn IndexEngine>>;
 pub fn open(index: &Index, collection: &Collection) -> Result<SharedIndex> {
     match index.method.as_str() {
         "btree" => erased::share(ordered::Ordered::open(index, collection)?),
+        "hnsw" => erased::share(vector::Vectors::open(index, collection)?),
         other => Err(Failure::new(
             SqlState::UndefinedObject,
             format!("access method \"{other}\" does not exist"),
