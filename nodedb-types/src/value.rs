@@ -103,3 +103,24 @@ impl Value {
         })
     }
 }
+
+macro_rules! value_from {
+    ($($from:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$from> for Value {
+            fn from(v: $from) -> Value {
+                Value::$variant(v.into())
+            }
+        }
+    )*};
+}
+
+value_from! {
+    bool => Bool, i16 => Int2, i32 => Int4, i64 => Int8, f32 => Float4, f64 => Float8,
+    String => Text, &str => Text, Vec<u8> => Bytea, Vec<f32> => Vector, Numeric => Numeric,
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(v: Option<T>) -> Value {
+        v.map_or(Value::Null, Into::into)
+    }
+}
