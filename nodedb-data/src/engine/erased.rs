@@ -12,7 +12,7 @@ use nodedb_bridge::plan::{Direction, TextStatistics};
 use nodedb_types::row::RowView;
 use nodedb_types::{Result, Surrogate};
 
-use super::{Engine, Estimate, Hashes, Ranked, SharedIndex, Truth};
+use super::{Engine, Estimate, Hashes, Place, Ranked, SharedIndex, Truth};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -38,14 +38,20 @@ fn own_mut<T: 'static>(state: &mut dyn Any) -> &mut T {
 }
 
 /// Wraps an engine for a shard.
-pub(super) fn share<E: Engine>(engine: E) -> Result<SharedIndex> {
-    Ok(Rc::new(RefCell::new(Erased(engine))))
+pub(crate) fn share<E: Engine>(engine: E) -> Result<SharedIndex> {
+    Ok(Rc::new(RefCell::new(Erased(engine, String::new()))))
 }
 
-struct Erased<E>(E);
+/// An engine, and what its index is called.
+struct Erased<E>(E, String);
 
 /// See the methods of [`Engine`].
 pub trait IndexEngine {
+    /// Names the index for people: its name and method, such as `packages_text (fulltext)`.
+    fn call(&mut self, name: String);
+
+    /// What it was called.
+    fn describe(&self) -> &str;
     fn apply(
         &mut self,
         surrogate: Surrogate,
@@ -86,10 +92,10 @@ pub trait IndexEngine {
     fn poll_walk(
         &self,
         direction: Direction,
-        after: Option<&(Box<[u8]>, u32)>,
+        after: Option<&Place>,
         max: usize,
         turn: &Turn<'_>,
-    ) -> Poll<Result<Vec<(Box<[u8]>, u32)>>>;
+    ) -> Poll<Result<Vec<Place>>>;
     fn order_bytes(&self, row: &RowView<'_>) -> Result<Box<[u8]>>;
     fn row_hash(&self, surrogate: Surrogate, row: &RowView<'_>) -> Result<u64>;
     fn survey(&self) -> Survey;
@@ -104,6 +110,14 @@ pub trait IndexEngine {
 }
 
 impl<E: Engine> IndexEngine for Erased<E> {
+    fn call(&mut self, name: String) {
+        self.1 = name;
+    }
+
+    fn describe(&self) -> &str {
+        &self.1
+    }
+
     fn apply(
         &mut self,
         surrogate: Surrogate,
@@ -178,10 +192,10 @@ impl<E: Engine> IndexEngine for Erased<E> {
     fn poll_walk(
         &self,
         direction: Direction,
-        after: Option<&(Box<[u8]>, u32)>,
+        after: Option<&Place>,
         max: usize,
         turn: &Turn<'_>,
-    ) -> Poll<Result<Vec<(Box<[u8]>, u32)>>> {
+    ) -> Poll<Result<Vec<Place>>> {
         self.0.poll_walk(direction, after, max, turn)
     }
 

@@ -14,7 +14,7 @@
 //! [`IndexEngine`] is the same without the types, which [`SharedIndex`] holds. The two differ in
 //! nothing else; engine authors need only read [`Engine`].
 
-mod erased;
+pub(crate) mod erased;
 pub mod ordered;
 mod surrogate_map;
 pub mod vector;
@@ -38,8 +38,16 @@ use crate::set::{BlockSet, RowSet};
 /// An index as shards and queries share it.
 pub type SharedIndex = Rc<RefCell<dyn IndexEngine>>;
 
-/// Makes the empty index of one shard. Each engine has one line here.
+/// Makes the empty index of one shard.
 pub fn open(index: &Index, collection: &Collection) -> Result<SharedIndex> {
+    let engine = make(index, collection)?;
+    let name = format!("{} ({})", index.name, index.method);
+    engine.borrow_mut().call(name);
+    Ok(engine)
+}
+
+/// Each engine has one line here.
+fn make(index: &Index, collection: &Collection) -> Result<SharedIndex> {
     match index.method.as_str() {
         "btree" => erased::share(ordered::Ordered::open(index, collection)?),
         "hnsw" => erased::share(vector::Vectors::open(index, collection)?),
@@ -79,6 +87,9 @@ pub struct Ranked {
     /// How it was done, for people, such as `scan of 120 rows`.
     pub how: String,
 }
+
+/// Where a row stands in an order: order bytes, surrogate.
+pub type Place = (Box<[u8]>, u32);
 
 /// XORs of the hashes of what an index holds, by extent (surrogate / 1024). Zeros are left out.
 pub type Hashes = BTreeMap<u32, u64>;
@@ -183,16 +194,16 @@ pub trait Engine: 'static {
         Poll::Ready(Err(Failure::internal("the index keeps no statistics")))
     }
 
-    /// The next at most `max` entries in the index's order after `after`, as (order bytes,
-    /// surrogate), for engines that order. Equal order bytes come in ascending surrogates in
+    /// The next at most `max` entries in the index's order after `after`, for engines
+    /// that order. Equal order bytes come in ascending surrogates in
     /// both directions. NULLs have the largest order bytes. None at the end.
     fn poll_walk(
         &self,
         direction: Direction,
-        after: Option<&(Box<[u8]>, u32)>,
+        after: Option<&Place>,
         max: usize,
         turn: &Turn<'_>,
-    ) -> Poll<Result<Vec<(Box<[u8]>, u32)>>> {
+    ) -> Poll<Result<Vec<Place>>> {
         let _ = (direction, after, max, turn);
         Poll::Ready(Err(Failure::internal("the index does not order")))
     }

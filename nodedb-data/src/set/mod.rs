@@ -8,11 +8,24 @@
 mod block;
 mod changes;
 mod context;
+mod evaluate;
+mod ordered;
+mod output;
+mod part;
+mod rank;
 mod row_set;
 mod rows;
+mod run;
+mod scan;
+mod send;
+mod sorter;
+#[cfg(test)]
+mod tests;
 
 pub use block::{BlockSet, Ids};
 pub use changes::{Changes, Mark};
 pub use context::{Context, Host, Sink};
+pub use output::Batcher;
 pub use row_set::RowSet;
 pub use rows::{KeyCursor, Rows, Version};
+pub use run::{run, statistics};

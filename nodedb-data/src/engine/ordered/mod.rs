@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::postings::Postings;
 pub use self::source::OrderedSource;
-use super::{Engine, Estimate, Hashes, Truth, mix};
+use super::{Engine, Estimate, Hashes, Place, Truth, mix};
 use crate::pace::{INDEX_STEP, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -148,7 +148,7 @@ impl Ordered {
     fn group(
         &self,
         direction: Direction,
-        after: Option<&(Box<[u8]>, u32)>,
+        after: Option<&Place>,
     ) -> Option<(&[u8], Group<'_>, Option<u32>)> {
         let nulls = || (&*self.null, Group::Nulls(&self.nulls), None);
         let values = |(value, rows)| (value, Group::Value(rows), None);
@@ -209,7 +209,7 @@ impl Group<'_> {
 /// Where a survey stands: behind an entry, NULLs first.
 #[derive(Default)]
 pub struct OrderedSurvey {
-    after: Option<(Box<[u8]>, u32)>,
+    after: Option<Place>,
 }
 
 fn entry_hash(surrogate: u32, order: &[u8]) -> u64 {
@@ -281,10 +281,10 @@ impl Engine for Ordered {
     fn poll_walk(
         &self,
         direction: Direction,
-        after: Option<&(Box<[u8]>, u32)>,
+        after: Option<&Place>,
         max: usize,
         turn: &Turn<'_>,
-    ) -> Poll<Result<Vec<(Box<[u8]>, u32)>>> {
+    ) -> Poll<Result<Vec<Place>>> {
         let mut entries = Vec::new();
         let Some((mut value, mut group, mut row)) = self.group(direction, after) else {
             return Poll::Ready(Ok(entries));
