@@ -35,7 +35,9 @@ states! {
     NumericOutOfRange = "22003", "a number is out of its type's range";
     DatetimeFormat = "22007", "not a date or time";
     DatetimeOverflow = "22008", "a date or time is out of range";
+    InvalidTimeZoneDisplacement = "22009", "a time zone's offset is out of range";
     DivisionByZero = "22012", "division by zero";
+    IntervalFieldOverflow = "22015", "an interval is out of range";
     InvalidEscape = "22025", "an invalid escape sequence";
     CharacterNotInRepertoire = "22021", "bytes that are not UTF-8, or a NUL in text";
     InvalidParameterValue = "22023", "an option or argument is unknown or out of range";

@@ -199,7 +199,7 @@ mod tests {
             ("2024-02-29 12:00:00+00", DataType::TimestampTz),
             ("1 mon -1 days", DataType::Interval),
             ("{\"a\": [1, null]}", DataType::Jsonb),
-            ("[1,2.5,-3e+10]", DataType::Vector(Some(3))),
+            ("[1,2.5,-1.5e+20]", DataType::Vector(Some(3))),
         ] {
             assert_eq!(again(text, data_type), text);
         }

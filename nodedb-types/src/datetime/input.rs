@@ -39,7 +39,9 @@ const ZONE_SECONDS_MAX: i64 = 16 * 3600 - 1;
 
 /// Days since 1970-01-01. A time and a zone are allowed and ignored. 22007, 22008.
 pub fn parse_date(text: &str) -> Result<i32> {
-    let days = Fields::read("date", text)?.days()?;
+    let fields = Fields::read("date", text)?;
+    let days = fields.days()?;
+    fields.time_of_day()?;
     if !(i64::from(DATE_MIN)..=i64::from(DATE_MAX)).contains(&days) {
         return Err(Failure::new(
             SqlState::DatetimeOverflow,
@@ -355,7 +357,7 @@ impl<'a> Fields<'a> {
 
     fn zone_overflow(&self) -> Failure {
         Failure::new(
-            SqlState::DatetimeOverflow,
+            SqlState::InvalidTimeZoneDisplacement,
             format!("time zone displacement out of range: \"{}\"", self.text),
         )
     }
@@ -392,20 +394,25 @@ impl<'a> Fields<'a> {
         Ok(days_from_civil(year, month, day))
     }
 
+    /// Microseconds since midnight, AM and PM applied.
+    fn time_of_day(&self) -> Result<i64> {
+        let Some(meridiem) = self.meridiem else {
+            return Ok(self.time.unwrap_or(0));
+        };
+        let Some(time) = self.time else {
+            return Err(self.invalid());
+        };
+        match (meridiem, time / 3_600_000_000) {
+            (_, 13..) => Err(self.overflow()),
+            (Meridiem::Am, 12) => Ok(time - DAY_US / 2),
+            (Meridiem::Pm, 0..=11) => Ok(time + DAY_US / 2),
+            (Meridiem::Am | Meridiem::Pm, _) => Ok(time),
+        }
+    }
+
     fn micros(&self, zoned: bool) -> Result<i64> {
         let days = self.days()?;
-        let mut time = self.time.unwrap_or(0);
-        if let Some(meridiem) = self.meridiem {
-            let hour = time / 3_600_000_000;
-            if self.time.is_none() || hour > 12 {
-                return Err(self.overflow());
-            }
-            match meridiem {
-                Meridiem::Am if hour == 12 => time -= DAY_US / 2,
-                Meridiem::Pm if hour < 12 => time += DAY_US / 2,
-                Meridiem::Am | Meridiem::Pm => {}
-            }
-        }
+        let time = self.time_of_day()?;
         let zone = if zoned { self.zone.unwrap_or(0) } else { 0 };
         days.checked_mul(DAY_US)
             .and_then(|us| us.checked_add(time))
@@ -628,7 +635,7 @@ mod tests {
             ("0000-01-01", "22008"),
             ("2024-01-01 25:00", "22008"),
             ("2024-01-01 10:60", "22008"),
-            ("2024-01-01 10:00+17", "22008"),
+            ("2024-01-01 10:00+17", "22009"),
             ("99999999999999999999-01-01", "22008"),
             ("infinity", "0A000"),
             ("-infinity", "0A000"),

@@ -9,8 +9,9 @@ use std::hash::{Hash, Hasher};
 
 use super::calendar::DAY_US;
 use super::input::micros_of_fraction;
-use super::{field_overflow, invalid};
+use super::invalid;
 use crate::failure::{Failure, Result};
+use crate::sqlstate::SqlState;
 
 const MONTH_DAYS: i64 = 30;
 
@@ -108,14 +109,21 @@ pub fn format_interval(interval: Interval, out: &mut String) {
     super::write_time(interval.micros.unsigned_abs(), out);
 }
 
+fn overflow(text: &str) -> Failure {
+    let message = format!("interval field value out of range: \"{text}\"");
+    Failure::new(SqlState::IntervalFieldOverflow, message)
+}
+
 /// What a unit adds to: months, days or microseconds, and how many of them it is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Months(i64),
     Days(i64),
     Micros(i64),
 }
 
+const MICROSECOND: Unit = Unit::Micros(1);
+const MILLISECOND: Unit = Unit::Micros(1_000);
 const SECOND: Unit = Unit::Micros(1_000_000);
 const MINUTE: Unit = Unit::Micros(60_000_000);
 const HOUR: Unit = Unit::Micros(3_600_000_000);
@@ -126,9 +134,9 @@ const YEAR: Unit = Unit::Months(12);
 fn unit_of(word: &str) -> Option<Unit> {
     Some(match word.to_ascii_lowercase().as_str() {
         "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecond" | "microseconds"
-        | "microsecon" => Unit::Micros(1),
+        | "microsecon" => MICROSECOND,
         "ms" | "msec" | "msecs" | "msecond" | "mseconds" | "millisecond" | "milliseconds"
-        | "millisecon" => Unit::Micros(1_000),
+        | "millisecon" => MILLISECOND,
         "s" | "sec" | "secs" | "second" | "seconds" => SECOND,
         "m" | "min" | "mins" | "minute" | "minutes" => MINUTE,
         "h" | "hr" | "hrs" | "hour" | "hours" => HOUR,
@@ -146,7 +154,7 @@ fn unit_of(word: &str) -> Option<Unit> {
 /// A decimal: its whole part and the fraction in [0, 1), both with the sign of the text.
 #[derive(Clone, Copy)]
 struct Decimal {
-    whole: i64,
+    whole: i128,
     fraction: f64,
 }
 
@@ -162,7 +170,7 @@ impl Sum {
     /// Adds `value` units. A fraction of a unit goes down to the smaller ones: a year's to whole
     /// months, a month's to days and time, a day's to time.
     fn add(&mut self, value: Decimal, unit: Unit) {
-        let whole = i128::from(value.whole);
+        let whole = value.whole;
         match unit {
             Unit::Months(months) => {
                 self.months += whole * i128::from(months);
@@ -218,7 +226,7 @@ pub fn parse_interval(text: &str) -> Result<Interval> {
         Some(designators) => iso_8601(designators, text)?,
         None => verbose(trimmed, text)?,
     };
-    sum.finish().ok_or_else(|| field_overflow(text))
+    sum.finish().ok_or_else(|| overflow(text))
 }
 
 struct Scan<'a> {
@@ -272,7 +280,7 @@ fn integer(digits: &str, text: &str) -> Result<i64> {
     if digits.is_empty() {
         return Err(invalid("interval", text));
     }
-    digits.parse().map_err(|_| field_overflow(text))
+    digits.parse().map_err(|_| overflow(text))
 }
 
 /// Digits, then perhaps a point and more digits, multiplied by the sign.
@@ -281,26 +289,27 @@ fn decimal(scan: &mut Scan, sign: i64, text: &str) -> Result<Decimal> {
     let mut fraction = "";
     if scan.take(b'.') {
         fraction = scan.digits();
-        if whole.is_empty() && fraction.is_empty() {
-            return Err(invalid("interval", text));
-        }
     }
-    let whole = if whole.is_empty() && !fraction.is_empty() {
-        0
-    } else {
-        integer(whole, text)?
-    };
+    if whole.is_empty() && fraction.is_empty() {
+        return Err(invalid("interval", text));
+    }
+    // One beyond i64, since the smallest number has no positive twin.
+    let whole = format!("0{whole}").parse::<i128>();
+    let whole = whole
+        .ok()
+        .filter(|whole| *whole <= 1 << 63)
+        .ok_or_else(|| overflow(text))?;
     let fraction: f64 = format!("0.{fraction}0")
         .parse()
         .expect("digits after a point");
     Ok(Decimal {
-        whole: sign * whole,
+        whole: i128::from(sign) * whole,
         fraction: sign as f64 * fraction,
     })
 }
 
 /// The rest of `H:MM[:SS[.fraction]]` in microseconds, hours given and the colon next.
-fn clock(scan: &mut Scan, hours: i64, text: &str) -> Result<i128> {
+fn clock(scan: &mut Scan, hours: i128, text: &str) -> Result<i128> {
     scan.take(b':');
     let minutes = integer(scan.digits(), text)?;
     let (mut seconds, mut fraction) = (0, 0);
@@ -312,17 +321,44 @@ fn clock(scan: &mut Scan, hours: i64, text: &str) -> Result<i128> {
     } else if scan.take(b'.') {
         // `MM:SS.fraction`: with a fraction the last number is seconds.
         fraction = micros_of_fraction(scan.digits());
-        return in_clock(0, hours, minutes, fraction, text);
+        let first = i64::try_from(hours).map_err(|_| overflow(text))?;
+        return in_clock(0, first, minutes, fraction, text);
     }
     in_clock(hours, minutes, seconds, fraction, text)
 }
 
-fn in_clock(hours: i64, minutes: i64, seconds: i64, fraction: i64, text: &str) -> Result<i128> {
+fn in_clock(hours: i128, minutes: i64, seconds: i64, fraction: i64, text: &str) -> Result<i128> {
     if minutes > 59 || seconds > 60 {
-        return Err(field_overflow(text));
+        return Err(overflow(text));
     }
-    let seconds = i128::from(hours) * 3600 + i128::from(minutes * 60 + seconds);
+    let seconds = hours * 3600 + i128::from(minutes * 60 + seconds);
     Ok(seconds * 1_000_000 + i128::from(fraction))
+}
+
+/// The units that a text has named; each may come once.
+#[derive(Default)]
+struct Named(Vec<Unit>);
+
+impl Named {
+    fn once(&mut self, units: &[Unit], text: &str) -> Result<()> {
+        if units.iter().any(|unit| self.0.contains(unit)) {
+            return Err(invalid("interval", text));
+        }
+        self.0.extend(units);
+        Ok(())
+    }
+
+    /// One number with its unit. Seconds with a fraction leave no room for parts of a second.
+    fn unit(&mut self, unit: Unit, value: Decimal, text: &str) -> Result<()> {
+        if unit == SECOND && value.fraction != 0.0 {
+            return self.once(&[SECOND, MILLISECOND, MICROSECOND], text);
+        }
+        self.once(&[unit], text)
+    }
+
+    fn clock(&mut self, text: &str) -> Result<()> {
+        self.once(&[HOUR, MINUTE, SECOND, MILLISECOND, MICROSECOND], text)
+    }
 }
 
 /// Numbers with units, `year-month`, a clock, a number without unit (days before a clock,
@@ -331,7 +367,7 @@ fn verbose(trimmed: &str, text: &str) -> Result<Sum> {
     let fail = || invalid("interval", text);
     let mut scan = Scan { rest: trimmed };
     let mut sum = Sum::default();
-    let mut fields = 0;
+    let mut named = Named::default();
     scan.take(b'@');
     loop {
         scan.blanks();
@@ -341,15 +377,13 @@ fn verbose(trimmed: &str, text: &str) -> Result<Sum> {
         if matches!(scan.peek(), Some(b'a' | b'A')) {
             let word = scan.take_while(|c| c.is_ascii_alphabetic());
             scan.blanks();
-            if !word.eq_ignore_ascii_case("ago") || !scan.rest.is_empty() || fields == 0 {
+            if !word.eq_ignore_ascii_case("ago") || !scan.rest.is_empty() || named.0.is_empty() {
                 return Err(fail());
             }
             sum.negate();
             break;
         }
-        fields += 1;
-        let signed = scan.sign();
-        let sign = signed.unwrap_or(1);
+        let sign = scan.sign().unwrap_or(1);
         scan.blanks();
         let value = decimal(&mut scan, sign, text)?;
         match scan.peek() {
@@ -357,6 +391,7 @@ fn verbose(trimmed: &str, text: &str) -> Result<Sum> {
                 if value.fraction != 0.0 {
                     return Err(fail());
                 }
+                named.clock(text)?;
                 sum.micros += clock(&mut scan, value.whole.abs(), text)? * i128::from(sign);
                 continue;
             }
@@ -367,8 +402,9 @@ fn verbose(trimmed: &str, text: &str) -> Result<Sum> {
                 scan.take(b'-');
                 let months = integer(scan.digits(), text)?;
                 if months > 11 {
-                    return Err(field_overflow(text));
+                    return Err(overflow(text));
                 }
+                named.once(&[YEAR, MONTH], text)?;
                 sum.add(value, YEAR);
                 sum.months += i128::from(sign * months);
                 continue;
@@ -382,17 +418,19 @@ fn verbose(trimmed: &str, text: &str) -> Result<Sum> {
             }
             _ => "",
         };
-        if !word.is_empty() {
-            sum.add(value, unit_of(word).ok_or_else(fail)?);
-        } else if clock_follows(scan.rest) {
-            sum.add(value, DAY);
-        } else if scan.rest.is_empty() || is_ago(scan.rest) {
-            sum.add(value, SECOND);
-        } else {
-            return Err(fail());
-        }
+        let unit = match word {
+            "" if clock_follows(scan.rest) => DAY,
+            "" if scan.rest.is_empty() || is_ago(scan.rest) => SECOND,
+            word => unit_of(word).ok_or_else(fail)?,
+        };
+        named.unit(unit, value, text)?;
+        sum.add(value, unit);
     }
-    if fields == 0 { Err(fail()) } else { Ok(sum) }
+    if named.0.is_empty() {
+        Err(fail())
+    } else {
+        Ok(sum)
+    }
 }
 
 fn is_ago(rest: &str) -> bool {
@@ -417,7 +455,7 @@ fn iso_8601(designators: &str, text: &str) -> Result<Sum> {
             continue;
         }
         fields += 1;
-        let sign = scan.sign().unwrap_or(1);
+        let sign = if scan.take(b'-') { -1 } else { 1 };
         let value = decimal(&mut scan, sign, text)?;
         match (scan.peek().map(|b| b.to_ascii_uppercase()), in_time) {
             (Some(b'-'), false) if fields == 1 => {
@@ -444,7 +482,11 @@ fn iso_8601(designators: &str, text: &str) -> Result<Sum> {
         }
         scan.rest = &scan.rest[1..];
     }
-    if fields == 0 { Err(fail()) } else { Ok(sum) }
+    if designators.is_empty() {
+        Err(fail())
+    } else {
+        Ok(sum)
+    }
 }
 
 #[cfg(test)]
@@ -482,7 +524,9 @@ mod tests {
             ("0.5 years", "6 mons"),
             ("2 weeks", "14 days"),
             ("100 hours", "100:00:00"),
-            ("1.5 seconds 250 ms", "00:00:01.75"),
+            ("2 seconds 250 ms", "00:00:02.25"),
+            ("PT", "00:00:00"),
+            ("-9223372036854775808 us", "-2562047788:00:54.775808"),
             ("P1Y2M3DT4H5M6.5S", "1 year 2 mons 3 days 04:05:06.5"),
             ("P2W", "14 days"),
             ("PT-1H", "-01:00:00"),
@@ -502,9 +546,13 @@ mod tests {
             ("1 day ago 2", "22007"),
             ("ago", "22007"),
             ("1 2 3", "22007"),
-            ("10:99:00", "22008"),
-            ("99999999999 years", "22008"),
-            ("99999999999999999999 days", "22008"),
+            ("1 day 2 days", "22007"),
+            ("1:00 2 hours", "22007"),
+            ("1.5 s 3 ms", "22007"),
+            ("PT+1H", "22007"),
+            ("10:99:00", "22015"),
+            ("99999999999 years", "22015"),
+            ("99999999999999999999 days", "22015"),
             ("infinity", "0A000"),
         ] {
             assert_eq!(

@@ -1,24 +1,24 @@
 //! Floating-point text: PostgreSQL's spelling of the shortest digits that read back the same.
 
+mod shortest;
+
 use crate::failure::{Failure, Result};
 use crate::sqlstate::SqlState;
 
 /// Appends the shortest text of a double; exponents outside -4 to 14 are written as `1e+15`.
 pub fn format_float8(value: f64, out: &mut String) {
-    if let Some(word) = special(value) {
-        out.push_str(word);
-        return;
+    match special(value) {
+        Some(word) => out.push_str(word),
+        None => push_shortest(&shortest::float8(value), 15, out),
     }
-    push_shortest(&format!("{value:e}"), 15, out);
 }
 
 /// Appends the shortest text of a single; exponents outside -4 to 5 are written as `1e+06`.
 pub fn format_float4(value: f32, out: &mut String) {
-    if let Some(word) = special(f64::from(value)) {
-        out.push_str(word);
-        return;
+    match special(f64::from(value)) {
+        Some(word) => out.push_str(word),
+        None => push_shortest(&shortest::float4(value), 6, out),
     }
-    push_shortest(&format!("{value:e}"), 6, out);
 }
 
 fn special(value: f64) -> Option<&'static str> {
@@ -138,6 +138,11 @@ mod tests {
             (1.5e-7, "1.5e-07"),
             (1e300, "1e+300"),
             (5e-324, "5e-324"),
+            // Halfway between two texts of equal length the even digit is taken.
+            (3187479471359489.0 / 4.0, "796869867839872.2"),
+            // Halfway to the next double PostgreSQL does not rely on how a reader rounds.
+            (-784864275303e6, "-7.848642753030001e+17"),
+            (4.00754260732089e16, "4.0075426073208896e+16"),
             (0.1 + 0.2, "0.30000000000000004"),
             (f64::NAN, "NaN"),
             (f64::INFINITY, "Infinity"),
@@ -155,6 +160,10 @@ mod tests {
             (0.1, "0.1"),
             (16777216.0, "1.6777216e+07"),
             (3.4e38, "3.4e+38"),
+            (15941557.0 / 4.0, "3.9853892e+06"),
+            (1.0 / 4096.0, "0.00024414062"),
+            (2f32.powi(90), "1.2379401e+27"),
+            (3e10, "3.0000001e+10"),
         ] {
             assert_eq!(single(value), text);
         }

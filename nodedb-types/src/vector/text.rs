@@ -1,11 +1,10 @@
 //! The text form of a vector: `[1,2.5,-3e+10]`.
 
-use std::fmt::Write;
-
 use super::{data, too_many};
 use crate::failure::{Failure, Result};
 use crate::limits::VECTOR_DIMENSIONS_MAX;
 use crate::sqlstate::SqlState;
+use crate::text::format_float4;
 
 /// Reads `[1, 2, 3]`; blanks are allowed around brackets and elements.
 ///
@@ -78,25 +77,9 @@ pub fn format(v: &[f32], out: &mut String) {
         if i > 0 {
             out.push(',');
         }
-        push_float4(x, out);
+        format_float4(x, out);
     }
     out.push(']');
-}
-
-/// Fixed notation for decimal exponents -4 to 5 (`%g` with float4's six digits), else `1e+06`.
-fn push_float4(x: f32, out: &mut String) {
-    let size = x.abs();
-    if size == 0.0 || (1e-4..1e6).contains(&size) {
-        write!(out, "{x}").expect("a String takes every write");
-        return;
-    }
-    let start = out.len();
-    write!(out, "{x:e}").expect("a String takes every write");
-    let e = start + out[start..].find('e').expect("`{:e}` writes an exponent") + 1;
-    let exponent: i32 = out[e..].parse().expect("`{:e}` writes an integer exponent");
-    out.truncate(e);
-    let sign = if exponent < 0 { '-' } else { '+' };
-    write!(out, "{sign}{:02}", exponent.abs()).expect("a String takes every write");
 }
 
 #[cfg(test)]
