@@ -2,8 +2,8 @@
 //! IntervalStyle `postgres` and TimeZone `UTC`.
 //!
 //! A date counts days, a timestamp microseconds since 1970-01-01; an [`Interval`] keeps months,
-//! days and microseconds apart, because a month has no fixed length. Input is read in
-//! [`input`](self) (dates and timestamps) and `interval`, the calendar is in [`calendar`].
+//! days and microseconds apart, because a month has no fixed length. `input.rs` reads dates and
+//! timestamps, `interval.rs` has intervals, [`calendar`] the arithmetic of days.
 //!
 //! Where this differs from PostgreSQL:
 //! * `infinity` is refused with 0A000 everywhere (Arrow has no such timestamps), and so are words
