@@ -497,11 +497,33 @@ fn check(program: &Program) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn answers_equal_brute_force(program in program()) {
         check(&program)?;
+    }
+
+    /// A row among the ranker's best that changes before the ranker is done is scored as it was,
+    /// and another takes the place that the ranker had given it for its new version.
+    #[test]
+    fn rankings_stand_while_their_rows_change(
+        program in program(),
+        past in writes(120),
+        meanwhile in writes(150),
+        limit in 1u64..6,
+        to in prop::array::uniform2(-1i8..2),
+    ) {
+        check(&Program {
+            past,
+            meanwhile,
+            set: SetExpr::All,
+            by: By::Nearest { indexed: true, to },
+            limit: Some(limit),
+            count: false,
+            units: 5,
+            ..program
+        })?;
     }
 
     /// A row is asked by an expression only where the terms before it hold for the version that
