@@ -8,7 +8,10 @@
 //! An operation is a [`Flight`] in a slab, whose index is the ring's user data. What the kernel
 //! reads or writes (buffers, paths) lives in the flight until its last completion has arrived:
 //! dropping the backend waits for that. A write with `sync` is a write linked to an fdatasync, two
-//! entries and one completion. Short reads and writes go on where they stopped.
+//! entries and one completion; asking for the sync in the write's own flags (RWF_DSYNC) was measured
+//! and left, because the kernel then finishes it in a shared worker that waits its turn behind any
+//! busy process (4 ms instead of 0.1 ms on two busy processors). Short reads and writes go on where
+//! they stopped.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

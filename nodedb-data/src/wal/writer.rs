@@ -36,7 +36,9 @@ pub struct Wal<T> {
     io: Rc<IoHandle>,
     config: WalConfig,
     state: RefCell<State<T>>,
-    /// Notified when the state has changed in a way that somebody may wait for.
+    /// Notified when there is something to flush.
+    appended: Signal,
+    /// Notified when there is room again, when a segment is wanted or ready, and at the end.
     changed: Signal,
     flushing: Cell<bool>,
 }
@@ -136,6 +138,7 @@ impl<T> Wal<T> {
             io,
             config,
             state: RefCell::new(state),
+            appended: Signal::default(),
             changed: Signal::default(),
             flushing: Cell::new(false),
         };
@@ -164,7 +167,7 @@ impl<T> Wal<T> {
             return Err(Refused { error, value });
         }
         state.group.add(&self.io, records, Some(value));
-        self.changed.notify();
+        self.appended.notify();
         Ok(())
     }
 
@@ -184,7 +187,7 @@ impl<T> Wal<T> {
 
     /// Waits until there is something to flush, or the log has failed and a flush would say so.
     pub async fn ready(&self) {
-        self.changed
+        self.appended
             .until(|| {
                 let state = self.state.borrow();
                 (!state.group.is_empty() || state.latched.is_some()).then_some(())
@@ -257,6 +260,7 @@ impl<T> Wal<T> {
                 Err(error) if error.is_no_space() => state.next = NextSegment::NoSpace,
                 Err(error) => {
                     state.latched.get_or_insert(error);
+                    self.appended.notify();
                 }
             }
             self.changed.notify();

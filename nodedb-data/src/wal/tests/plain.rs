@@ -299,6 +299,50 @@ fn full_disk_refuses_then_goes_on() {
 }
 
 #[test]
+fn frames_of_an_abandoned_group_do_not_come_back_behind_later_ones() {
+    let header = RecordHeader::of_log(RecordKind::Lease);
+    let payload = vec![5; 40 << 10];
+    let record = Record {
+        header,
+        payload: &payload,
+    };
+    for seed in 0..12 {
+        let disk = SimDisk::new(seed);
+        let io = handle(disk.io());
+        let wal = drive::run(&io, recover(&io, Path::new("/"), 64 << 10));
+        let wal = wal.unwrap().unwrap().wal;
+        let script = async {
+            // On to a segment that takes several of the longest frames.
+            while wal.durable_end().segment() < 2 {
+                wal.append(&[record], 0).unwrap();
+                let _ = wal.flush().await.unwrap();
+            }
+            for number in 1..=3 {
+                wal.append(&[record], number).unwrap();
+            }
+            disk.fail_at(disk.operations() + 1 + seed % 3, Fault::NoSpace);
+            let failed = wal.flush().await.unwrap_err();
+            assert_eq!(
+                (failed.error, failed.abandoned),
+                (WalError::NoSpace, vec![1, 2, 3])
+            );
+            // As long as the first that was abandoned, so it ends where the second began.
+            wal.append(&[record], 4).unwrap();
+            wal.flush().await.unwrap()[0].end()
+        };
+        let prepare = Box::pin(Rc::clone(&wal).prepare_segments());
+        let end = drive::run_with(&io, script, vec![prepare]).unwrap();
+        disk.crash_now();
+        disk.restart(TearVariant::TearLast);
+        let io = handle(disk.io());
+        let (_, ends, _) = drive::run(&io, read_all(&io, Path::new("/wal")))
+            .unwrap()
+            .unwrap();
+        assert_eq!(ends[0].end, end);
+    }
+}
+
+#[test]
 fn failed_sync_latches() {
     let disk = SimDisk::new(6);
     let io = handle(disk.io());
