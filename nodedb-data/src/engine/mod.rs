@@ -16,6 +16,7 @@
 
 pub(crate) mod erased;
 pub mod ordered;
+pub mod place;
 mod surrogate_map;
 pub mod vector;
 
@@ -51,6 +52,7 @@ fn make(index: &Index, collection: &Collection) -> Result<SharedIndex> {
     match index.method.as_str() {
         "btree" => erased::share(ordered::Ordered::open(index, collection)?),
         "hnsw" => erased::share(vector::Vectors::open(index, collection)?),
+        "rtree" => erased::share(place::Places::open(index, collection)?),
         other => Err(Failure::new(
             SqlState::UndefinedObject,
             format!("access method \"{other}\" does not exist"),

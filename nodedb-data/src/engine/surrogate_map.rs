@@ -58,7 +58,6 @@ impl<T: Copy + Default> SurrogateMap<T> {
         }
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> u64 {
         self.len
     }

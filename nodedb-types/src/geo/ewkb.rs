@@ -314,6 +314,17 @@ pub fn point_of(ewkb: &[u8]) -> Option<(f64, f64)> {
     (!x.is_nan()).then_some((x, y))
 }
 
+/// The kind and SRID of stored bytes; None for bytes that are no geometry.
+pub fn kind_of(ewkb: &[u8]) -> Option<(Kind, i32)> {
+    let (code, _) = stored_u32(ewkb.strip_prefix(&[1])?)?;
+    let kind = Kind::from_code(code & !FLAG_SRID)?;
+    if code & FLAG_SRID == 0 {
+        return Some((kind, 0));
+    }
+    let (srid, _) = stored_u32(ewkb.get(5..)?)?;
+    Some((kind, i32::try_from(srid).ok()?))
+}
+
 /// The bounding box `[min x, min y, max x, max y]` of stored bytes; None where it is empty.
 pub fn bbox(ewkb: &[u8]) -> Option<[f64; 4]> {
     let mut bounds = [
@@ -508,5 +519,18 @@ mod tests {
             from_hex("0109").unwrap_err().code(),
             SqlState::InvalidTextRepresentation
         );
+    }
+
+    #[test]
+    fn headers_tell_kind_and_system() {
+        for text in SHAPES {
+            let geometry = Geometry::from_text(text).unwrap();
+            let (kind, plain) = (geometry.kind(), geometry.to_ewkb());
+            assert_eq!(kind_of(&plain), Some((kind, 0)));
+            let on_globe = geometry.with_srid(4326).unwrap().to_ewkb();
+            assert_eq!(kind_of(&on_globe), Some((kind, 4326)));
+            assert_eq!(kind_of(&on_globe[..8]), None);
+        }
+        assert_eq!(kind_of(&[]), None);
     }
 }

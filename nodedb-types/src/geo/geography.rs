@@ -124,15 +124,24 @@ impl Circle {
 
     /// True exactly where [`distance_m`] from the centre is at most the radius.
     pub fn contains(&self, lon: f64, lat: f64) -> bool {
+        self.decide(lon, lat)
+            .unwrap_or_else(|| distance_m(self.centre, (lon, lat)) <= self.radius_m)
+    }
+
+    /// [`Circle::contains`] where it can be told without measuring: everywhere but near the rim.
+    pub fn decide(&self, lon: f64, lat: f64) -> Option<bool> {
         if (lat - self.centre.1).abs() > self.latitude_reach {
-            return false;
+            return Some(false);
         }
         let (a, b) = (self.direction, direction(lon, lat));
         let chord: f64 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
         if chord <= self.inner {
-            return true;
+            Some(true)
+        } else if chord <= self.outer {
+            None
+        } else {
+            Some(false)
         }
-        chord <= self.outer && distance_m(self.centre, (lon, lat)) <= self.radius_m
     }
 
     /// One or two boxes `[west, south, east, north]` in degrees that together hold every point of

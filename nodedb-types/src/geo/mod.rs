@@ -21,7 +21,7 @@ mod number;
 pub mod planar;
 pub mod wkt;
 
-pub use ewkb::{bbox, point_of};
+pub use ewkb::{bbox, kind_of, point_of};
 
 /// The shapes themselves; `Line`, `Rect` and `Triangle` never occur in a [`Geometry`].
 pub type Shape = ::geo::Geometry<f64>;

@@ -1,0 +1,186 @@
+//! A predicate made ready: the boxes in which it may be true, and the exact answer for one place.
+//!
+//! The exact answer is that of `nodedb_types::geo` for the same two values, failures included.
+
+use nodedb_bridge::op::place::Op;
+use nodedb_types::geo::geography::{self, Circle};
+use nodedb_types::geo::{Geometry, SRID_WGS84, bbox, planar};
+use nodedb_types::{Failure, Result, Value};
+
+use super::bounds::Bounds;
+use super::store::Place;
+
+/// A radius that surely holds all that geographies call touching, metres.
+const TOUCHING_M: f64 = 1e-3;
+/// Units of measuring a geodesic.
+const GEODESIC: u32 = 20;
+/// Points of shapes that are compared for a unit.
+const POINTS_PER_UNIT: usize = 16;
+/// Bytes of a point in EWKB.
+const POINT_BYTES: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+enum Relation {
+    DWithin(f64),
+    Intersects,
+    /// The row's place lies within the shape.
+    Within,
+    /// The row's place contains the shape.
+    Contains,
+}
+
+pub(super) struct Predicate {
+    relation: Relation,
+    shape: Geometry,
+    /// Of a geography within a distance of a point.
+    circle: Option<Circle>,
+    is_geodetic: bool,
+    /// Outside of these it is false.
+    boxes: Vec<[f64; 4]>,
+    /// Units of the exact answer for a point, where the circle does not tell.
+    units: u32,
+}
+
+impl Predicate {
+    /// Fails as the row-wise form would for every row, such as for a negative distance.
+    pub(super) fn new(op: &Op, is_geodetic: bool) -> Result<Predicate> {
+        let (relation, shape) = match op {
+            Op::DWithin { shape, distance } => (Relation::DWithin(*distance), shape),
+            Op::Intersects { shape } => (Relation::Intersects, shape),
+            Op::Within { shape } => (Relation::Within, shape),
+            Op::Contains { shape } => (Relation::Contains, shape),
+        };
+        let ewkb = match (shape, is_geodetic) {
+            (Value::Geography(ewkb), true) | (Value::Geometry(ewkb), false) => ewkb,
+            _ => {
+                return Err(Failure::internal(
+                    "a place index was asked about a value of another type",
+                ));
+            }
+        };
+        let shape = Geometry::from_ewkb(ewkb)?;
+        if let Relation::DWithin(distance) = relation {
+            geography::check_radius(distance)?;
+        }
+        let circle = match is_geodetic {
+            true => circle(&relation, &shape)?,
+            false => {
+                check_planar(&relation, &shape)?;
+                None
+            }
+        };
+        let boxes = match (&circle, relation, bbox(ewkb)) {
+            (Some(circle), ..) => circle.boxes(),
+            (None, _, None) => Vec::new(),
+            (None, Relation::DWithin(distance), Some(bounds)) => vec![widened(bounds, distance)],
+            (None, _, Some(bounds)) => vec![bounds],
+        };
+        Ok(Predicate {
+            relation,
+            shape,
+            circle,
+            is_geodetic,
+            boxes,
+            units: 1 + (ewkb.len() / POINT_BYTES / POINTS_PER_UNIT) as u32,
+        })
+    }
+
+    pub(super) fn boxes(&self) -> &[[f64; 4]] {
+        &self.boxes
+    }
+
+    pub(super) fn srid(&self) -> i32 {
+        self.shape.srid()
+    }
+
+    /// Units of the exact answer for a point.
+    pub(super) fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// False where it is false for all places within the bounds.
+    pub(super) fn may_hold(&self, bounds: &Bounds) -> bool {
+        match self.relation {
+            Relation::Contains => self.boxes.iter().any(|b| bounds.covers(b)),
+            _ => self.boxes.iter().any(|b| bounds.meets(b)),
+        }
+    }
+
+    /// The exact answer, and the units it took.
+    pub(super) fn holds(&self, place: &Place<'_>) -> Result<(bool, u32)> {
+        match (place, &self.circle) {
+            (Place::Point { x, y, .. }, Some(circle)) => {
+                let decided = circle.decide(*x, *y);
+                match (decided, self.relation) {
+                    (Some(false), _) => Ok((false, 1)),
+                    (Some(true), Relation::DWithin(_)) => Ok((true, 1)),
+                    (None, Relation::DWithin(_)) => Ok((circle.contains(*x, *y), GEODESIC)),
+                    _ => {
+                        let point = Geometry::point(*x, *y, SRID_WGS84)?;
+                        Ok((self.compare(&point)?, GEODESIC))
+                    }
+                }
+            }
+            (Place::Point { x, y, srid }, None) => {
+                Ok((self.compare(&Geometry::point(*x, *y, *srid)?)?, self.units))
+            }
+            (Place::Shape(ewkb), _) => {
+                let units = self.units + (ewkb.len() / POINT_BYTES) as u32;
+                Ok((self.compare(&Geometry::from_ewkb(ewkb)?)?, units))
+            }
+        }
+    }
+
+    fn compare(&self, place: &Geometry) -> Result<bool> {
+        match (self.is_geodetic, self.relation) {
+            (true, Relation::DWithin(radius)) => geography::dwithin(place, &self.shape, radius),
+            (true, Relation::Intersects) => geography::intersects(place, &self.shape),
+            (true, Relation::Within | Relation::Contains) => Err(no_topology()),
+            (false, Relation::DWithin(radius)) => planar::dwithin(place, &self.shape, radius),
+            (false, Relation::Intersects) => planar::intersects(place, &self.shape),
+            (false, Relation::Within) => planar::within(place, &self.shape),
+            (false, Relation::Contains) => planar::contains(place, &self.shape),
+        }
+    }
+}
+
+fn no_topology() -> Failure {
+    Failure::unsupported("ST_Within or ST_Contains of geographies")
+        .with_hint("Cast to geometry to compare on the plane.")
+}
+
+/// Where a geography can be near the shape; None where it is empty.
+fn circle(relation: &Relation, shape: &Geometry) -> Result<Option<Circle>> {
+    let radius_m = match relation {
+        Relation::DWithin(radius_m) => *radius_m,
+        Relation::Intersects => TOUCHING_M,
+        Relation::Within | Relation::Contains => return Err(no_topology()),
+    };
+    if shape.is_empty() {
+        return Ok(None);
+    }
+    // Fails for what is not a point.
+    geography::distance(shape, shape)?;
+    let (lon, lat) = (shape.x()?, shape.y()?);
+    let centre = lon.zip(lat);
+    centre
+        .map(|(lon, lat)| Circle::new(lon, lat, radius_m))
+        .transpose()
+}
+
+/// Fails for a shape that cannot be compared with anything.
+fn check_planar(relation: &Relation, shape: &Geometry) -> Result<()> {
+    let point = Geometry::point(0.0, 0.0, shape.srid())?;
+    match relation {
+        Relation::DWithin(_) | Relation::Intersects => planar::intersects(&point, shape)?,
+        Relation::Within | Relation::Contains => planar::within(&point, shape)?,
+    };
+    Ok(())
+}
+
+/// A box that holds everything within `distance` of what is in the given one, however the
+/// distance was rounded.
+fn widened([x0, y0, x1, y1]: [f64; 4], distance: f64) -> [f64; 4] {
+    let by = |c: f64| distance + (c.abs() + distance) * 1e-12;
+    [x0 - by(x0), y0 - by(y0), x1 + by(x1), y1 + by(y1)]
+}

@@ -1,0 +1,272 @@
+//! What each row holds: its place, or NULL.
+//!
+//! Points, nearly all of what is stored, are two numbers in a dense array; every other shape is
+//! kept as its EWKB.
+
+use std::collections::BTreeMap;
+
+use nodedb_types::geo::{Kind, SRID_WGS84, bbox, kind_of, point_of};
+use nodedb_types::{Failure, Result, SqlState};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::bounds::Bounds;
+use crate::engine::surrogate_map::SurrogateMap;
+use crate::set::{BlockSet, RowSet};
+
+/// Coordinates above this may be too large to measure on the plane; those rows are asked singly.
+const LARGE: f64 = 1e100;
+
+/// A value of the indexed column.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a> {
+    /// A point that is not empty.
+    Point { x: f64, y: f64, srid: i32 },
+    /// EWKB of anything else.
+    Shape(&'a [u8]),
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn read(ewkb: &'a [u8]) -> Result<Place<'a>> {
+        let Some((_, srid)) = kind_of(ewkb) else {
+            let message = "a stored place is no geometry";
+            return Err(Failure::new(SqlState::DataCorrupted, message));
+        };
+        Ok(match point_of(ewkb) {
+            Some((x, y)) => Place::Point { x, y, srid },
+            None => Place::Shape(ewkb),
+        })
+    }
+
+    fn srid(&self) -> i32 {
+        match self {
+            Place::Point { srid, .. } => *srid,
+            Place::Shape(ewkb) => kind_of(ewkb).map_or(0, |(_, srid)| srid),
+        }
+    }
+
+    fn exact_bounds(&self) -> Option<[f64; 4]> {
+        match self {
+            Place::Point { x, y, .. } => Some([*x, *y, *x, *y]),
+            Place::Shape(ewkb) => bbox(ewkb),
+        }
+    }
+
+    /// None where it is empty.
+    pub(super) fn bounds(&self) -> Option<Bounds> {
+        self.exact_bounds().map(Bounds::around)
+    }
+
+    fn is(&self, other: &Place<'_>) -> bool {
+        match (self, other) {
+            (
+                Place::Point { x, y, srid },
+                Place::Point {
+                    x: x2,
+                    y: y2,
+                    srid: srid2,
+                },
+            ) => (x.to_bits(), y.to_bits(), srid) == (x2.to_bits(), y2.to_bits(), srid2),
+            (Place::Shape(a), Place::Shape(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    /// Of the entry that `surrogate` has with this place.
+    pub(super) fn hash(&self, surrogate: u32) -> u64 {
+        let seed = u64::from(surrogate);
+        match self {
+            Place::Point { x, y, srid } => {
+                let mut bytes = [0; 20];
+                bytes[..4].copy_from_slice(&srid.to_le_bytes());
+                bytes[4..12].copy_from_slice(&x.to_le_bytes());
+                bytes[12..].copy_from_slice(&y.to_le_bytes());
+                xxh3_64_with_seed(&bytes, seed)
+            }
+            Place::Shape(ewkb) => xxh3_64_with_seed(ewkb, seed),
+        }
+    }
+}
+
+/// Of the entry that a row with NULL has.
+pub(super) fn null_hash(surrogate: u32) -> u64 {
+    xxh3_64_with_seed(&[], u64::from(surrogate))
+}
+
+pub(super) struct Store {
+    is_geodetic: bool,
+    points: SurrogateMap<[f64; 2]>,
+    shapes: BTreeMap<u32, Box<[u8]>>,
+    shape_bytes: usize,
+    /// Rows that are not NULL, by the reference system of their place.
+    systems: BTreeMap<i32, RowSet>,
+    /// Rows about which asking may fail, or whose bounds do not say where to look.
+    odd: RowSet,
+    /// Rows whose place has no point at all.
+    empty: RowSet,
+    nulls: RowSet,
+}
+
+impl Store {
+    pub(super) fn new(is_geodetic: bool) -> Store {
+        Store {
+            is_geodetic,
+            points: SurrogateMap::new(),
+            shapes: BTreeMap::new(),
+            shape_bytes: 0,
+            systems: BTreeMap::new(),
+            odd: RowSet::new(),
+            empty: RowSet::new(),
+            nulls: RowSet::new(),
+        }
+    }
+
+    pub(super) fn get(&self, surrogate: u32) -> Option<Place<'_>> {
+        match self.points.get(surrogate) {
+            Some([x, y]) => Some(Place::Point {
+                x,
+                y,
+                srid: self.system_of(surrogate),
+            }),
+            None => self.shapes.get(&surrogate).map(|ewkb| Place::Shape(ewkb)),
+        }
+    }
+
+    fn system_of(&self, surrogate: u32) -> i32 {
+        if self.is_geodetic {
+            return SRID_WGS84;
+        }
+        let mut systems = self.systems.iter();
+        let found = match self.systems.len() {
+            1 => systems.next(),
+            _ => systems.find(|(_, rows)| rows.contains(surrogate)),
+        };
+        found.map_or(0, |(srid, _)| *srid)
+    }
+
+    /// True when it is another place than before.
+    pub(super) fn set(&mut self, surrogate: u32, place: &Place<'_>) -> bool {
+        if self.get(surrogate).is_some_and(|before| before.is(place)) {
+            return false;
+        }
+        self.remove(surrogate);
+        let srid = place.srid();
+        self.systems.entry(srid).or_default().insert(surrogate);
+        match place {
+            Place::Point { x, y, .. } => {
+                self.points.insert(surrogate, [*x, *y]);
+            }
+            Place::Shape(ewkb) => {
+                self.shape_bytes += ewkb.len();
+                self.shapes.insert(surrogate, (*ewkb).into());
+            }
+        }
+        if self.is_odd(place) {
+            self.odd.insert(surrogate);
+        }
+        if place.bounds().is_none() {
+            self.empty.insert(surrogate);
+        }
+        true
+    }
+
+    fn is_odd(&self, place: &Place<'_>) -> bool {
+        let is_mixed = match place {
+            Place::Point { .. } => false,
+            Place::Shape(_) if self.is_geodetic => true,
+            Place::Shape(ewkb) => kind_of(ewkb).is_some_and(|(k, _)| k == Kind::GeometryCollection),
+        };
+        is_mixed
+            || place
+                .exact_bounds()
+                .is_some_and(|b| b.iter().any(|c| c.abs() > LARGE))
+    }
+
+    pub(super) fn set_null(&mut self, surrogate: u32) {
+        self.remove(surrogate);
+        self.nulls.insert(surrogate);
+    }
+
+    pub(super) fn remove(&mut self, surrogate: u32) {
+        if self.nulls.remove(surrogate) {
+            return;
+        }
+        let Some(srid) = self.get(surrogate).map(|place| place.srid()) else {
+            return;
+        };
+        if self.points.remove(surrogate).is_none() {
+            let ewkb = self.shapes.remove(&surrogate);
+            self.shape_bytes -= ewkb.map_or(0, |ewkb| ewkb.len());
+        }
+        self.odd.remove(surrogate);
+        self.empty.remove(surrogate);
+        if let Some(rows) = self.systems.get_mut(&srid) {
+            rows.remove(surrogate);
+            if rows.is_empty() {
+                self.systems.remove(&srid);
+            }
+        }
+    }
+
+    /// Rows that have a place.
+    pub(super) fn len(&self) -> u64 {
+        self.points.len() + self.shapes.len() as u64
+    }
+
+    pub(super) fn nulls(&self) -> &RowSet {
+        &self.nulls
+    }
+
+    pub(super) fn empty(&self) -> &RowSet {
+        &self.empty
+    }
+
+    /// All rows of a block that have a place.
+    pub(super) fn rows(&self, block: u16) -> BlockSet {
+        self.block(block, |_| true)
+    }
+
+    /// Rows of a block that must be asked singly about a shape in the given reference system.
+    pub(super) fn single(&self, block: u16, srid: i32) -> BlockSet {
+        let mut rows = self.block(block, |system| system != srid);
+        if let Some(odd) = self.odd.block(block) {
+            rows.union(odd);
+        }
+        rows
+    }
+
+    fn block(&self, block: u16, is_wanted: impl Fn(i32) -> bool) -> BlockSet {
+        let mut found = BlockSet::new();
+        for (_, rows) in self.systems.iter().filter(|(srid, _)| is_wanted(**srid)) {
+            if let Some(rows) = rows.block(block) {
+                found.union(rows);
+            }
+        }
+        found
+    }
+
+    /// The first block at or above `from` with rows that have a place.
+    pub(super) fn next_block(&self, from: u16) -> Option<u16> {
+        let next = |rows: &RowSet| rows.next_block(from);
+        self.systems.values().filter_map(next).min()
+    }
+
+    /// The first block at or above `from` with rows that must be asked singly.
+    pub(super) fn next_single_block(&self, from: u16, srid: i32) -> Option<u16> {
+        let others = self.systems.iter().filter(|(system, _)| **system != srid);
+        let next = others.filter_map(|(_, rows)| rows.next_block(from)).min();
+        next.into_iter().chain(self.odd.next_block(from)).min()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        const SHAPE: usize = size_of::<(u32, Box<[u8]>)>() * 3 / 2 + 16;
+        let sets = [&self.odd, &self.empty, &self.nulls];
+        self.points.heap_bytes()
+            + self.shape_bytes
+            + self.shapes.len() * SHAPE
+            + sets
+                .into_iter()
+                .chain(self.systems.values())
+                .map(RowSet::heap_bytes)
+                .sum::<usize>()
+    }
+}
