@@ -1,1 +1,25 @@
 //! The relational executor and the one expression engine; the only crate that knows DataFusion.
+//!
+//! A parsed statement is [`bind`]-ed against a [`catalog::Catalog`] snapshot into a [`Bound`]
+//! statement with typed parameters and result columns. [`Bound::instantiate`] fills in parameters and
+//! gives a [`plan::Plan`]: rows by key, a set query, a write, or a relational plan that
+//! [`Executor`] runs over [`Leaves`]. Control parses, dispatches and merges; cores evaluate the
+//! expressions that they are handed through the traits of the bridge.
+//!
+//! Deliberately absent: sessions, the wire, DDL and transactions (control), storage and indexes
+//! (data). Engines are known through their contracts only.
+
+pub mod catalog;
+pub mod plan;
+
+mod bind;
+mod catalog_tables;
+mod executor;
+mod expr;
+mod function;
+mod rel;
+mod rules;
+
+pub use bind::{BindContext, Bound, bind, data_type};
+pub use executor::RelationalPlan;
+pub use function::{Argument, Function, Returns, Volatility, reference};

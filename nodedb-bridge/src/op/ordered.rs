@@ -65,7 +65,7 @@ fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
 
 /// The constant as a value of the column's type, where comparing the two is comparing within that
 /// type; `None` leaves the comparison to the expression engine.
-fn exact(value: &Value, data_type: &DataType) -> Option<Value> {
+pub fn exact(value: &Value, data_type: &DataType) -> Option<Value> {
     let integer = match value {
         Value::Int2(n) => Some(i64::from(*n)),
         Value::Int4(n) => Some(i64::from(*n)),

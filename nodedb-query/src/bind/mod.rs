@@ -1,0 +1,345 @@
+//! From a parsed statement to a bound one: names resolved, every expression typed.
+//!
+//! Binding follows PostgreSQL: a literal or parameter without a type takes it from its context, an
+//! operator or function is picked among overloads, what cannot be typed is an error with its
+//! SQLSTATE and, where the parser kept it, a position. A [`Bound`] statement holds no parameter values and may
+//! be cached as long as its collections keep their schema version; [`Bound::instantiate`] is cheap.
+//!
+//! Binding is done here and not by DataFusion's planner, because that types expressions by its own
+//! rules, cannot infer parameters, and costs a point statement far more than its execution.
+
+mod aggregate;
+mod catalog;
+mod expression;
+mod from;
+mod name;
+mod operator;
+mod select;
+mod special;
+mod window;
+mod write;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use nodedb_types::{
+    Collection, CollectionId, DataType, Failure, Result, SchemaVersion, SqlState, Value, limits,
+};
+use sqlparser::ast;
+use sqlparser::tokenizer::Span;
+
+use crate::catalog::{Catalog, ResultColumn, SessionInfo};
+use crate::expr::fold::Given;
+use crate::expr::types::plain;
+use crate::expr::{Expr, Unknown};
+use crate::plan::{Command, Environment, Plan};
+use crate::rel::{ColumnId, Extra, Rel};
+use crate::rules;
+
+use aggregate::Grouping;
+use name::Scope;
+pub use special::data_type;
+
+/// What a statement is bound against.
+#[derive(Clone)]
+pub struct BindContext<'a> {
+    pub catalog: Arc<dyn Catalog>,
+    pub session: &'a SessionInfo,
+    /// The text that was parsed, for positions.
+    pub text: &'a str,
+}
+
+/// A statement that is bound and may be run many times.
+pub struct Bound {
+    parameters: Vec<DataType>,
+    columns: Vec<ResultColumn>,
+    command: Command,
+    pins: Vec<(CollectionId, SchemaVersion)>,
+    template: Template,
+}
+
+enum Template {
+    Query(Query),
+    Write(Box<write::WriteTemplate>),
+}
+
+/// A query and the columns it shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub rel: Rel,
+    pub columns: Vec<(ColumnId, ResultColumn)>,
+}
+
+/// Binds a `SELECT`, `VALUES`, `INSERT`, `UPDATE` or `DELETE`.
+///
+/// `parameter_types`: those the client declared; the rest are inferred.
+/// Fails with the SQLSTATE that PostgreSQL gives, 0A000 for what is not supported.
+pub fn bind(
+    statement: &ast::Statement,
+    parameter_types: &[Option<DataType>],
+    context: &BindContext<'_>,
+) -> Result<Bound> {
+    let mut binder = Binder::new(context, parameter_types);
+    let (command, template, columns) = match statement {
+        ast::Statement::Query(query) => {
+            let mut query = binder.query(query)?;
+            binder.attach_extras(&mut query.rel);
+            let columns = query.columns.iter().map(|(_, c)| c.clone()).collect();
+            (Command::Select, Template::Query(query), columns)
+        }
+        ast::Statement::Insert(insert) => binder.insert(insert)?,
+        ast::Statement::Update(update) => binder.update(update)?,
+        ast::Statement::Delete(delete) => binder.delete(delete)?,
+        _ => return Err(Failure::unsupported("this kind of statement")),
+    };
+    Ok(Bound {
+        parameters: binder.parameters()?,
+        columns,
+        command,
+        pins: binder.pins,
+        template,
+    })
+}
+
+impl Bound {
+    /// The type of every parameter, declared or inferred.
+    pub fn parameters(&self) -> &[DataType] {
+        &self.parameters
+    }
+
+    /// The result columns; none for a write without `RETURNING`.
+    pub fn columns(&self) -> &[ResultColumn] {
+        &self.columns
+    }
+
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// The collections it reads or writes, each with the schema version it was bound to.
+    pub fn pins(&self) -> &[(CollectionId, SchemaVersion)] {
+        &self.pins
+    }
+
+    /// A plan for one execution. `parameters`: values of [`Bound::parameters`] types.
+    /// Fails when a value does not fit where the plan needs it.
+    pub fn instantiate(&self, parameters: &[Value], environment: &Environment) -> Result<Plan> {
+        if parameters.len() != self.parameters.len() {
+            return Err(Failure::new(
+                SqlState::ProtocolViolation,
+                format!(
+                    "bind message supplies {} parameters, but prepared statement requires {}",
+                    parameters.len(),
+                    self.parameters.len()
+                ),
+            ));
+        }
+        let given = Given::new(parameters, environment);
+        match &self.template {
+            Template::Query(query) => rules::plan_query(query.clone(), &given),
+            Template::Write(write) => write.instantiate(&given),
+        }
+    }
+}
+
+/// Most relations that one statement may come to name, its views and CTEs expanded.
+const RELATIONS_MAX: u32 = 1000;
+
+pub(crate) struct Binder<'a> {
+    context: &'a BindContext<'a>,
+    parameters: Vec<Option<DataType>>,
+    next_column: u32,
+    next_scan: u32,
+    scopes: Vec<Scope>,
+    ctes: Vec<from::Cte>,
+    /// Set while expressions above a GROUP BY are bound.
+    grouping: Option<Grouping>,
+    windows: Option<Vec<(ColumnId, crate::rel::WindowCall)>>,
+    extras: HashMap<u32, Vec<Extra>>,
+    pins: Vec<(CollectionId, SchemaVersion)>,
+    depth: usize,
+}
+
+impl<'a> Binder<'a> {
+    fn new(context: &'a BindContext<'a>, parameter_types: &[Option<DataType>]) -> Binder<'a> {
+        Binder {
+            context,
+            parameters: parameter_types.to_vec(),
+            next_column: 0,
+            next_scan: 0,
+            scopes: Vec::new(),
+            ctes: Vec::new(),
+            grouping: None,
+            windows: None,
+            extras: HashMap::new(),
+            pins: Vec::new(),
+            depth: 0,
+        }
+    }
+
+    fn parameters(&self) -> Result<Vec<DataType>> {
+        self.parameters
+            .iter()
+            .enumerate()
+            .map(|(i, t)| {
+                t.ok_or_else(|| {
+                    Failure::new(
+                        SqlState::IndeterminateDatatype,
+                        format!("could not determine data type of parameter ${}", i + 1),
+                    )
+                })
+            })
+            .collect()
+    }
+
+    fn column_id(&mut self) -> ColumnId {
+        self.next_column += 1;
+        ColumnId(self.next_column)
+    }
+
+    fn relation_id(&mut self) -> Result<u32> {
+        self.next_scan += 1;
+        if self.next_scan > RELATIONS_MAX {
+            return Err(Failure::new(
+                SqlState::StatementTooComplex,
+                format!("a statement may name at most {RELATIONS_MAX} relations"),
+            ));
+        }
+        Ok(self.next_scan)
+    }
+
+    fn pin(&mut self, collection: &Collection) {
+        let pin = (collection.id, collection.version);
+        if !self.pins.contains(&pin) {
+            self.pins.push(pin);
+        }
+    }
+
+    /// Enters one more level of nesting; the parser has its own cap, this one guards what it lets
+    /// through.
+    fn nested<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.depth += 1;
+        if self.depth > limits::STATEMENT_DEPTH_MAX {
+            return Err(Failure::new(
+                SqlState::StatementTooComplex,
+                "the statement is nested too deeply",
+            ));
+        }
+        let result = f(self);
+        self.depth -= 1;
+        result
+    }
+
+    /// Puts what indexes must tell about rows into the scans that give them.
+    fn attach_extras(&mut self, rel: &mut Rel) {
+        let extras = std::mem::take(&mut self.extras);
+        if extras.is_empty() {
+            return;
+        }
+        rel.scans_mut(&mut |scan| {
+            if let Some(wanted) = extras.get(&scan.id) {
+                scan.extras.clone_from(wanted);
+            }
+        });
+    }
+
+    /// The 1-based position of a span's start, in characters.
+    fn position(&self, span: Span) -> Option<u32> {
+        if span.start.line == 0 {
+            return None;
+        }
+        let before: usize = self
+            .context
+            .text
+            .split_inclusive('\n')
+            .take(span.start.line as usize - 1)
+            .map(|line| line.chars().count())
+            .sum();
+        u32::try_from(before + span.start.column as usize).ok()
+    }
+
+    fn at(&self, failure: Failure, span: Span) -> Failure {
+        match self.position(span) {
+            Some(position) if failure.position().is_none() => failure.at(position),
+            _ => failure,
+        }
+    }
+
+    /// The expression as a value of `to`, by an implicit conversion that the caller knows to exist.
+    fn coerce(&mut self, e: Expr, to: DataType) -> Result<Expr> {
+        self.convert(e, to, false)
+    }
+
+    fn convert(&mut self, e: Expr, to: DataType, explicit: bool) -> Result<Expr> {
+        match e {
+            Expr::Unknown(Unknown::Null) => Ok(Expr::Constant(Value::Null, to)),
+            Expr::Unknown(Unknown::Text(text, position)) => {
+                let value = if explicit && matches!(to, DataType::Text(_)) {
+                    crate::expr::cast::cast(Value::Text(text), &to, true)
+                } else {
+                    nodedb_types::text::parse(&text, &to)
+                };
+                match value {
+                    Ok(value) => Ok(sized_constant(value, to)),
+                    Err(failure) if position > 0 && failure.position().is_none() => {
+                        Err(failure.at(position))
+                    }
+                    Err(failure) => Err(failure),
+                }
+            }
+            Expr::Unknown(Unknown::Parameter(index)) => {
+                let declared = *self.parameters[index].get_or_insert(plain(to));
+                self.convert(Expr::Parameter(index, declared), to, explicit)
+            }
+            e if e.data_type() == to => Ok(e),
+            // An integer literal where a wider number is wanted.
+            Expr::Constant(value, from)
+                if crate::expr::types::is_number(from) && crate::expr::types::is_number(to) =>
+            {
+                match crate::expr::cast::cast(value.clone(), &to, explicit) {
+                    Ok(value) => Ok(Expr::Constant(value, to)),
+                    Err(_) => Ok(Expr::Cast {
+                        operand: Box::new(Expr::Constant(value, from)),
+                        to,
+                        explicit,
+                    }),
+                }
+            }
+            e => Ok(Expr::Cast {
+                operand: Box::new(e),
+                to,
+                explicit,
+            }),
+        }
+    }
+
+    /// Literals that nothing gave a type are text.
+    fn settled(&mut self, e: Expr) -> Result<Expr> {
+        if e.is_unknown() {
+            self.coerce(e, DataType::Text(None))
+        } else {
+            Ok(e)
+        }
+    }
+}
+
+/// A numeric literal keeps the digits it was written with.
+fn sized_constant(value: Value, to: DataType) -> Expr {
+    match (&value, to) {
+        (Value::Numeric(n), DataType::Numeric(None)) => {
+            let data_type = numeric_type(n);
+            Expr::Constant(value, data_type)
+        }
+        _ => Expr::Constant(value, to),
+    }
+}
+
+pub(crate) fn numeric_type(n: &nodedb_types::numeric::Numeric) -> DataType {
+    let digits = n.unscaled().unsigned_abs().to_string().len() as u8;
+    DataType::Numeric(Some((digits.max(n.scale()).max(1), n.scale())))
+}
+
+/// The type of an expression, `None` while it has none.
+pub(crate) fn type_of(e: &Expr) -> Option<DataType> {
+    (!e.is_unknown()).then(|| e.data_type())
+}

@@ -1,0 +1,1011 @@
+//! SELECT, VALUES, set operations, ORDER BY, LIMIT, and queries used as values.
+
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+use sqlparser::ast::{self, Spanned};
+
+use super::aggregate::Grouping;
+use super::name::{Scope, fold_case, schema_and_name};
+use super::{Binder, Query, type_of};
+use crate::catalog::ResultColumn;
+use crate::expr::types::common_type;
+use crate::expr::{Expr, Unknown};
+use crate::rel::{
+    AggregateCall, AggregateKind, ColumnId, Rel, SetKind, SortKey, Subquery, SubqueryKind,
+};
+
+/// What a query does beyond its body.
+struct Tail<'q> {
+    order: &'q [ast::OrderByExpr],
+    limited: bool,
+}
+
+impl Binder<'_> {
+    /// A whole query. Columns that it shows are in `columns`; the relation may carry more.
+    pub(super) fn query(&mut self, query: &ast::Query) -> Result<Query> {
+        refuse_clauses(query)?;
+        let before = self.ctes.len();
+        if let Some(with) = &query.with {
+            self.with(with)?;
+        }
+        let bound = self.query_body(query);
+        self.ctes.truncate(before);
+        bound
+    }
+
+    fn query_body(&mut self, query: &ast::Query) -> Result<Query> {
+        let order = order_items(query.order_by.as_ref())?;
+        let (limit, offset) = self.limits(query)?;
+        let tail = Tail {
+            order,
+            limited: limit.is_some() || offset.is_some(),
+        };
+        let mut bound = match &*query.body {
+            ast::SetExpr::Select(select) => self.select(select, &tail)?,
+            ast::SetExpr::Query(inner) if order.is_empty() => self.query(inner)?,
+            body => {
+                let mut bound = self.set_expr(body, &[])?;
+                if !order.is_empty() {
+                    let keys = self.order_of_columns(order, &bound)?;
+                    bound.rel = Rel::Sort {
+                        input: Box::new(bound.rel),
+                        keys,
+                    };
+                }
+                bound
+            }
+        };
+        if tail.limited {
+            bound.rel = Rel::Limit {
+                input: Box::new(bound.rel),
+                limit,
+                offset,
+            };
+        }
+        Ok(bound)
+    }
+
+    /// A query with nothing but the queries around it in scope of its clauses.
+    fn inner(&mut self, query: &ast::Query) -> Result<Query> {
+        let grouping = self.grouping.take();
+        let windows = self.windows.take();
+        let bound = self.query(query);
+        self.grouping = grouping;
+        self.windows = windows;
+        bound
+    }
+
+    fn limits(&mut self, query: &ast::Query) -> Result<(Option<Expr>, Option<Expr>)> {
+        let (mut limit, mut offset) = (None, None);
+        match &query.limit_clause {
+            None => {}
+            Some(ast::LimitClause::LimitOffset {
+                limit: l,
+                offset: o,
+                limit_by,
+            }) if limit_by.is_empty() => {
+                limit = l.as_ref();
+                offset = o.as_ref().map(|o| &o.value);
+            }
+            Some(other) => {
+                return Err(Failure::new(
+                    SqlState::SyntaxError,
+                    format!("LIMIT in another system's manner: {other}"),
+                ));
+            }
+        }
+        if let Some(fetch) = &query.fetch {
+            if fetch.with_ties || fetch.percent {
+                return Err(Failure::unsupported("FETCH WITH TIES and PERCENT"));
+            }
+            let one = ast::Expr::value(ast::Value::Number("1".to_owned(), false));
+            let quantity = fetch.quantity.clone().unwrap_or(one);
+            let bound = self.limit_value(&quantity, "LIMIT")?;
+            let offset = offset.map(|e| self.limit_value(e, "OFFSET")).transpose()?;
+            return Ok((Some(bound), offset));
+        }
+        let limit = limit.map(|e| self.limit_value(e, "LIMIT")).transpose()?;
+        let offset = offset.map(|e| self.limit_value(e, "OFFSET")).transpose()?;
+        Ok((limit, offset))
+    }
+
+    fn limit_value(&mut self, e: &ast::Expr, what: &str) -> Result<Expr> {
+        if let ast::Expr::Identifier(ident) = e
+            && ident.quote_style.is_none()
+            && ident.value.eq_ignore_ascii_case("all")
+        {
+            return Ok(Expr::Constant(Value::Null, DataType::Int8));
+        }
+        self.scopes.push(Scope::default());
+        let bound = self.expr(e);
+        self.scopes.pop();
+        let bound = bound?;
+        if bound.any(|e| matches!(e, Expr::Column { .. } | Expr::Subquery(_))) {
+            return Err(Failure::new(
+                SqlState::InvalidColumnReference,
+                format!("argument of {what} must not contain variables"),
+            ));
+        }
+        if let Some(data_type) = type_of(&bound)
+            && !crate::expr::types::casts_on_assignment(data_type, DataType::Int8)
+        {
+            return Err(Failure::new(
+                SqlState::DatatypeMismatch,
+                format!(
+                    "argument of {what} must be type bigint, not type {}",
+                    data_type.plain_name()
+                ),
+            ));
+        }
+        self.coerce(bound, DataType::Int8)
+    }
+
+    pub(super) fn set_expr(
+        &mut self,
+        body: &ast::SetExpr,
+        order: &[ast::OrderByExpr],
+    ) -> Result<Query> {
+        match body {
+            ast::SetExpr::Select(select) => {
+                let tail = Tail {
+                    order,
+                    limited: false,
+                };
+                let query = self.select(select, &tail)?;
+                Ok(exact(query))
+            }
+            ast::SetExpr::Query(query) => Ok(exact(self.query(query)?)),
+            ast::SetExpr::Values(values) => self.values(values),
+            ast::SetExpr::SetOperation {
+                op,
+                set_quantifier,
+                left,
+                right,
+            } => self.nested(|b| b.set_operation(*op, *set_quantifier, left, right)),
+            ast::SetExpr::Table(table) => {
+                let name = ast::Ident::new(table.table_name.clone().unwrap_or_default());
+                self.whole_table(&ast::ObjectName::from(vec![name]))
+            }
+            ast::SetExpr::Insert(_)
+            | ast::SetExpr::Update(_)
+            | ast::SetExpr::Delete(_)
+            | ast::SetExpr::Merge(_) => Err(Failure::unsupported("a write inside a query")),
+        }
+    }
+
+    fn whole_table(&mut self, name: &ast::ObjectName) -> Result<Query> {
+        let item = ast::TableWithJoins {
+            relation: ast::TableFactor::Table {
+                name: name.clone(),
+                alias: None,
+                args: None,
+                with_hints: Vec::new(),
+                version: None,
+                with_ordinality: false,
+                partitions: Vec::new(),
+                json_path: None,
+                sample: None,
+                index_hints: Vec::new(),
+            },
+            joins: Vec::new(),
+        };
+        self.scopes.push(Scope::default());
+        let rel = self.from(&[item]);
+        let scope = self.scopes.pop().unwrap_or_default();
+        let rel = rel?.ok_or_else(|| Failure::internal("a table without a relation"))?;
+        let columns = scope
+            .star()
+            .into_iter()
+            .map(|c| {
+                let column = ResultColumn {
+                    name: c.name,
+                    data_type: c.data_type,
+                };
+                (c.id, column)
+            })
+            .collect();
+        Ok(exact(Query { rel, columns }))
+    }
+
+    fn set_operation(
+        &mut self,
+        op: ast::SetOperator,
+        quantifier: ast::SetQuantifier,
+        left: &ast::SetExpr,
+        right: &ast::SetExpr,
+    ) -> Result<Query> {
+        let (kind, what) = match op {
+            ast::SetOperator::Union => (SetKind::Union, "UNION"),
+            ast::SetOperator::Intersect => (SetKind::Intersect, "INTERSECT"),
+            ast::SetOperator::Except => (SetKind::Except, "EXCEPT"),
+            ast::SetOperator::Minus => {
+                return Err(Failure::new(
+                    SqlState::SyntaxError,
+                    "syntax error at or near \"MINUS\"",
+                ));
+            }
+        };
+        let all = match quantifier {
+            ast::SetQuantifier::All => true,
+            ast::SetQuantifier::Distinct | ast::SetQuantifier::None => false,
+            _ => return Err(Failure::unsupported("set operations by name")),
+        };
+        let mut left = self.set_expr(left, &[])?;
+        let mut right = self.set_expr(right, &[])?;
+        if left.columns.len() != right.columns.len() {
+            return Err(unequal_columns(what));
+        }
+        let types = self.set_types(
+            what,
+            &open_types(&left.rel, &left.columns),
+            &open_types(&right.rel, &right.columns),
+        )?;
+        self.cast_output(&mut left, &types)?;
+        self.cast_output(&mut right, &types)?;
+        let columns: Vec<(ColumnId, DataType)> =
+            types.iter().map(|t| (self.column_id(), *t)).collect();
+        let shown = columns
+            .iter()
+            .zip(&left.columns)
+            .map(|((id, data_type), (_, c))| {
+                let column = ResultColumn {
+                    name: c.name.clone(),
+                    data_type: *data_type,
+                };
+                (*id, column)
+            })
+            .collect();
+        Ok(Query {
+            rel: Rel::SetOperation {
+                kind,
+                all,
+                left: Box::new(left.rel),
+                right: Box::new(right.rel),
+                columns,
+            },
+            columns: shown,
+        })
+    }
+
+    /// Gives a query's columns these types.
+    pub(super) fn cast_output(&mut self, query: &mut Query, types: &[DataType]) -> Result<()> {
+        if query
+            .columns
+            .iter()
+            .zip(types)
+            .all(|((_, c), t)| c.data_type == *t)
+        {
+            return Ok(());
+        }
+        // Literals of a bare select list or VALUES take the type as if written so.
+        let mut expressions = Vec::new();
+        for ((id, column), to) in query.columns.iter_mut().zip(types) {
+            let source = literal_text(&query.rel, *id);
+            let e = match source {
+                Some(text) => {
+                    let text = Expr::Unknown(Unknown::Text(text, 0));
+                    self.coerce(text, *to)?
+                }
+                None => self.coerce(Expr::column(*id, column.data_type), *to)?,
+            };
+            let e = match e {
+                Expr::Constant(value, _) => Expr::Constant(value, *to),
+                other => other,
+            };
+            *id = self.column_id();
+            column.data_type = *to;
+            expressions.push((*id, e));
+        }
+        let input = std::mem::replace(
+            &mut query.rel,
+            Rel::Values {
+                columns: Vec::new(),
+                rows: Vec::new(),
+            },
+        );
+        query.rel = Rel::Project {
+            input: Box::new(input),
+            expressions,
+        };
+        Ok(())
+    }
+
+    pub(super) fn values(&mut self, values: &ast::Values) -> Result<Query> {
+        let width = values.rows.first().map_or(0, |row| row.content.len());
+        let mut rows = Vec::with_capacity(values.rows.len());
+        self.scopes.push(Scope::default());
+        for row in &values.rows {
+            if row.content.len() != width {
+                self.scopes.pop();
+                return Err(Failure::new(
+                    SqlState::SyntaxError,
+                    "VALUES lists must all be the same length",
+                ));
+            }
+            let bound = row
+                .content
+                .iter()
+                .map(|e| self.expr(e))
+                .collect::<Result<Vec<_>>>();
+            match bound {
+                Ok(row) => rows.push(row),
+                Err(failure) => {
+                    self.scopes.pop();
+                    return Err(failure);
+                }
+            }
+        }
+        self.scopes.pop();
+        let mut columns = Vec::new();
+        for i in 0..width {
+            let data_type = common_type("VALUES", rows.iter().map(|r: &Vec<Expr>| type_of(&r[i])))?;
+            columns.push((self.column_id(), data_type));
+        }
+        for row in &mut rows {
+            for (e, (_, data_type)) in row.iter_mut().zip(&columns) {
+                let taken = std::mem::replace(e, Expr::bool(true));
+                *e = self.coerce(taken, *data_type)?;
+            }
+        }
+        let shown = columns
+            .iter()
+            .enumerate()
+            .map(|(i, (id, data_type))| {
+                let column = ResultColumn {
+                    name: format!("column{}", i + 1),
+                    data_type: *data_type,
+                };
+                (*id, column)
+            })
+            .collect();
+        Ok(Query {
+            rel: Rel::Values { columns, rows },
+            columns: shown,
+        })
+    }
+
+    fn select(&mut self, select: &ast::Select, tail: &Tail<'_>) -> Result<Query> {
+        refuse_select_clauses(select)?;
+        let grouping = self.grouping.take();
+        let windows = self.windows.take();
+        self.scopes.push(Scope::default());
+        let bound = self.select_body(select, tail);
+        self.scopes.pop();
+        self.grouping = grouping;
+        self.windows = windows;
+        bound
+    }
+
+    fn select_body(&mut self, select: &ast::Select, tail: &Tail<'_>) -> Result<Query> {
+        let from = self.from(&select.from)?;
+        let sole_scan = match &from {
+            Some(Rel::Scan(scan)) => Some(scan.clone()),
+            _ => None,
+        };
+        let mut rel = from.unwrap_or(Rel::Values {
+            columns: Vec::new(),
+            rows: vec![Vec::new()],
+        });
+        if let Some(condition) = &select.selection {
+            let predicate = self.condition(condition, "WHERE")?;
+            rel = Rel::Filter {
+                input: Box::new(rel),
+                predicate,
+            };
+        }
+        let grouped = self.group_by(&select.group_by, &select.projection)?;
+        self.grouping = Some(Grouping::default());
+        self.windows = Some(Vec::new());
+        self.named_windows(&select.named_window)?;
+
+        let mut items = self.select_list(&select.projection)?;
+        let having = match &select.having {
+            Some(e) => Some(self.condition(e, "HAVING")?),
+            None => None,
+        };
+        let mut on = match &select.distinct {
+            Some(ast::Distinct::On(list)) => Some(
+                list.iter()
+                    .map(|e| self.order_expr(e, &items).map(|(e, _)| e))
+                    .collect::<Result<Vec<_>>>()?,
+            ),
+            _ => None,
+        };
+        let is_distinct = matches!(select.distinct, Some(ast::Distinct::Distinct)) || on.is_some();
+        let mut keys = self.order_keys(tail.order, &items)?;
+
+        let mut windows = self.windows.take().unwrap_or_default();
+        let aggregates = self.grouping.take().unwrap_or_default();
+        let is_grouped = grouped.is_some() || having.is_some() || !aggregates.calls.is_empty();
+        if is_grouped {
+            let known: Vec<ColumnId> = windows.iter().map(|(id, _)| *id).collect();
+            let mut every: Vec<&mut Expr> = items.iter_mut().map(|(_, e)| e).collect();
+            let mut having = having;
+            every.extend(keys.iter_mut().map(|k| &mut k.expr));
+            every.extend(having.iter_mut());
+            every.extend(on.iter_mut().flatten());
+            for (_, call) in &mut windows {
+                every.extend(call.arguments.iter_mut());
+                every.extend(call.partition.iter_mut());
+                every.extend(call.filter.iter_mut());
+                every.extend(call.order.iter_mut().map(|k| &mut k.expr));
+            }
+            rel = self.aggregate(rel, grouped.unwrap_or_default(), aggregates, every, &known)?;
+            if let Some(predicate) = having {
+                rel = Rel::Filter {
+                    input: Box::new(rel),
+                    predicate,
+                };
+            }
+        }
+        if !windows.is_empty() {
+            rel = Rel::Window {
+                input: Box::new(rel),
+                calls: windows,
+            };
+        }
+        if tail.limited
+            && !tail.order.is_empty()
+            && !is_grouped
+            && !is_distinct
+            && let Some(scan) = sole_scan
+        {
+            keys.push(Self::key_order(&scan));
+        }
+        self.finish_select(rel, items, keys, is_distinct, on)
+    }
+
+    /// Projects, removes duplicates, sorts.
+    fn finish_select(
+        &mut self,
+        mut rel: Rel,
+        items: Vec<(String, Expr)>,
+        mut keys: Vec<SortKey>,
+        is_distinct: bool,
+        on: Option<Vec<Expr>>,
+    ) -> Result<Query> {
+        let mut expressions: Vec<(ColumnId, Expr)> = Vec::new();
+        let mut columns = Vec::new();
+        for (name, e) in items {
+            let data_type = e.data_type();
+            let id = self.place(&mut expressions, e);
+            columns.push((id, ResultColumn { name, data_type }));
+        }
+        let shown = expressions.len();
+        let mut on = on;
+        for e in keys
+            .iter_mut()
+            .map(|k| &mut k.expr)
+            .chain(on.iter_mut().flatten())
+        {
+            let taken = std::mem::replace(e, Expr::bool(true));
+            let data_type = taken.data_type();
+            let id = self.place(&mut expressions, taken);
+            *e = Expr::column(id, data_type);
+        }
+        if is_distinct && on.is_none() && expressions.len() > shown {
+            return Err(Failure::new(
+                SqlState::InvalidColumnReference,
+                "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+            ));
+        }
+        rel = Rel::Project {
+            input: Box::new(rel),
+            expressions,
+        };
+        if is_distinct {
+            if let Some(on) = &on
+                && keys.iter().zip(on).any(|(k, _)| {
+                    !on.iter()
+                        .any(|e| format!("{e:?}") == format!("{:?}", k.expr))
+                })
+            {
+                return Err(Failure::new(
+                    SqlState::InvalidColumnReference,
+                    "SELECT DISTINCT ON expressions must match initial ORDER BY expressions",
+                ));
+            }
+            rel = Rel::Distinct {
+                input: Box::new(rel),
+                on,
+                order: keys.clone(),
+            };
+        }
+        if !keys.is_empty() {
+            rel = Rel::Sort {
+                input: Box::new(rel),
+                keys,
+            };
+        }
+        Ok(Query { rel, columns })
+    }
+
+    /// The column that holds an expression, added to the list if it is not there yet.
+    fn place(&mut self, expressions: &mut Vec<(ColumnId, Expr)>, e: Expr) -> ColumnId {
+        if let Expr::Column {
+            id, outer: false, ..
+        } = &e
+        {
+            let id = *id;
+            if !expressions.iter().any(|(known, _)| *known == id) {
+                expressions.push((id, e));
+            }
+            return id;
+        }
+        let shown = format!("{e:?}");
+        if let Some((id, _)) = expressions
+            .iter()
+            .find(|(_, known)| format!("{known:?}") == shown && !is_volatile(known))
+        {
+            return *id;
+        }
+        let id = self.column_id();
+        expressions.push((id, e));
+        id
+    }
+
+    /// The select list, wildcards expanded; every type is settled.
+    pub(super) fn select_list(&mut self, items: &[ast::SelectItem]) -> Result<Vec<(String, Expr)>> {
+        let mut list = Vec::new();
+        for item in items {
+            match item {
+                ast::SelectItem::UnnamedExpr(e) => {
+                    let name = output_name(e);
+                    list.push((name, self.typed(e)?));
+                }
+                ast::SelectItem::ExprWithAlias { expr, alias } => {
+                    list.push((fold_case(alias), self.typed(expr)?));
+                }
+                ast::SelectItem::Wildcard(options) => {
+                    refuse_wildcard_options(options)?;
+                    let scope = self.scopes.last().cloned().unwrap_or_default();
+                    if scope.relations.is_empty() {
+                        return Err(Failure::new(
+                            SqlState::SyntaxError,
+                            "SELECT * with no tables specified is not valid",
+                        ));
+                    }
+                    for c in scope.star() {
+                        list.push((c.name, Expr::column(c.id, c.data_type)));
+                    }
+                }
+                ast::SelectItem::QualifiedWildcard(
+                    ast::SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) => {
+                    refuse_wildcard_options(options)?;
+                    let (_, relation, span) = schema_and_name(name)?;
+                    let Some(found) = self.relation_in_scope(&relation) else {
+                        let failure = Failure::new(
+                            SqlState::UndefinedTable,
+                            format!("missing FROM-clause entry for table \"{relation}\""),
+                        );
+                        return Err(self.at(failure, span));
+                    };
+                    for c in &found.columns {
+                        list.push((c.name.clone(), Expr::column(c.id, c.data_type)));
+                    }
+                }
+                other => {
+                    return Err(Failure::unsupported(format!("the select item \"{other}\"")));
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn order_keys(
+        &mut self,
+        order: &[ast::OrderByExpr],
+        items: &[(String, Expr)],
+    ) -> Result<Vec<SortKey>> {
+        let mut keys = Vec::new();
+        for item in order {
+            let (expr, _) = self.order_expr(&item.expr, items)?;
+            keys.push(sort_key(expr, item)?);
+        }
+        Ok(keys)
+    }
+
+    /// An ORDER BY or GROUP BY term: a position, an output name, or an expression.
+    fn order_expr(&mut self, e: &ast::Expr, items: &[(String, Expr)]) -> Result<(Expr, bool)> {
+        if let Some(position) = ordinal(e) {
+            let found = usize::try_from(position)
+                .ok()
+                .and_then(|p| items.get(p.wrapping_sub(1)));
+            return match found {
+                Some((_, expr)) => Ok((expr.clone(), true)),
+                None => Err(self.at(
+                    Failure::new(
+                        SqlState::InvalidColumnReference,
+                        format!("ORDER BY position {position} is not in select list"),
+                    ),
+                    e.span(),
+                )),
+            };
+        }
+        if let ast::Expr::Identifier(ident) = e {
+            let name = fold_case(ident);
+            let found: Vec<&Expr> = items
+                .iter()
+                .filter(|(n, _)| *n == name)
+                .map(|(_, e)| e)
+                .collect();
+            if let Some(first) = found.first() {
+                let shown = format!("{first:?}");
+                if found.iter().any(|other| format!("{other:?}") != shown) {
+                    return Err(self.at(
+                        Failure::new(
+                            SqlState::AmbiguousColumn,
+                            format!("ORDER BY \"{name}\" is ambiguous"),
+                        ),
+                        e.span(),
+                    ));
+                }
+                return Ok(((*first).clone(), true));
+            }
+        }
+        let bound = self.typed(e)?;
+        if !crate::function::compare::is_ordered(bound.data_type()) {
+            return Err(self.at(
+                Failure::new(
+                    SqlState::UndefinedFunction,
+                    format!(
+                        "could not identify an ordering operator for type {}",
+                        bound.data_type().plain_name()
+                    ),
+                ),
+                e.span(),
+            ));
+        }
+        Ok((bound, false))
+    }
+
+    /// ORDER BY above a set operation or VALUES: output columns only.
+    fn order_of_columns(
+        &mut self,
+        order: &[ast::OrderByExpr],
+        query: &Query,
+    ) -> Result<Vec<SortKey>> {
+        let items: Vec<(String, Expr)> = query
+            .columns
+            .iter()
+            .map(|(id, c)| (c.name.clone(), Expr::column(*id, c.data_type)))
+            .collect();
+        let mut keys = Vec::new();
+        for item in order {
+            self.scopes.push(Scope::default());
+            let bound = self.order_expr(&item.expr, &items);
+            self.scopes.pop();
+            let (expr, found) = bound?;
+            if !found {
+                return Err(Failure::unsupported(
+                    "ORDER BY an expression above UNION, INTERSECT or EXCEPT",
+                )
+                .with_hint("name or number an output column"));
+            }
+            keys.push(sort_key(expr, item)?);
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn scalar_subquery(&mut self, query: &ast::Query) -> Result<Expr> {
+        let query = self.inner(query)?;
+        if query.columns.len() != 1 {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery must return only one column",
+            ));
+        }
+        Ok(subquery(SubqueryKind::Scalar, query, None))
+    }
+
+    /// `string_agg` over the only column of a query, in its order.
+    pub(super) fn aggregated_subquery(
+        &mut self,
+        query: &ast::Query,
+        separator: Expr,
+    ) -> Result<Expr> {
+        let query = self.inner(query)?;
+        let [(id, column)] = &query.columns[..] else {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery must return only one column",
+            ));
+        };
+        let text = DataType::Text(None);
+        let element = self.coerce(Expr::column(*id, column.data_type), text)?;
+        let result = self.column_id();
+        // The order of the query is that of the elements.
+        let order = match &query.rel {
+            Rel::Sort { keys, .. } => keys.clone(),
+            _ => Vec::new(),
+        };
+        let call = AggregateCall {
+            kind: AggregateKind::StringAgg,
+            arguments: vec![element, separator],
+            distinct: false,
+            filter: None,
+            order,
+            returns: text,
+        };
+        let column = ResultColumn {
+            name: "array_to_string".to_owned(),
+            data_type: text,
+        };
+        let query = Query {
+            rel: Rel::Aggregate {
+                input: Box::new(query.rel),
+                keys: Vec::new(),
+                sets: None,
+                aggregates: vec![(result, call)],
+            },
+            columns: vec![(result, column)],
+        };
+        Ok(subquery(SubqueryKind::Scalar, query, None))
+    }
+
+    pub(super) fn exists(&mut self, query: &ast::Query) -> Result<Expr> {
+        let query = self.inner(query)?;
+        Ok(subquery(SubqueryKind::Exists, query, None))
+    }
+
+    pub(super) fn subquery_compare(
+        &mut self,
+        left: &ast::Expr,
+        query: &ast::Query,
+        kind: SubqueryKind,
+    ) -> Result<Expr> {
+        if matches!(left, ast::Expr::Tuple(_)) {
+            return Err(Failure::unsupported("a row constructor beside a subquery"));
+        }
+        let span = left.span();
+        let operand = self.expr(left)?;
+        let mut query = exact(self.inner(query)?);
+        let [(id, column)] = &query.columns[..] else {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery has too many columns",
+            ));
+        };
+        let op = match kind {
+            SubqueryKind::Any(op) | SubqueryKind::All(op) => op,
+            SubqueryKind::Scalar | SubqueryKind::Exists | SubqueryKind::In => {
+                crate::expr::CompareOp::Eq
+            }
+        };
+        let inner = Expr::column(*id, column.data_type);
+        let (operand, inner) = self
+            .alike(op, operand, inner)
+            .map_err(|f| self.at(f, span))?;
+        let to = inner.data_type();
+        self.cast_output(&mut query, &[to])?;
+        Ok(subquery(kind, query, Some(operand)))
+    }
+}
+
+fn subquery(kind: SubqueryKind, query: Query, operand: Option<Expr>) -> Expr {
+    let query = exact(query);
+    Expr::Subquery(Box::new(Subquery {
+        kind,
+        columns: query
+            .columns
+            .iter()
+            .map(|(id, c)| (*id, c.data_type))
+            .collect(),
+        rel: query.rel,
+        operand,
+    }))
+}
+
+/// The query with exactly the columns it shows, in their order, each of its own.
+pub(super) fn exact(query: Query) -> Query {
+    if let Rel::Project { expressions, .. } = &query.rel
+        && expressions
+            .iter()
+            .map(|(id, _)| *id)
+            .eq(query.columns.iter().map(|(id, _)| *id))
+    {
+        return query;
+    }
+    let mut expressions: Vec<(ColumnId, Expr)> = Vec::new();
+    for (id, c) in &query.columns {
+        if !expressions.iter().any(|(known, _)| known == id) {
+            expressions.push((*id, Expr::column(*id, c.data_type)));
+        }
+    }
+    Query {
+        rel: Rel::Project {
+            input: Box::new(query.rel),
+            expressions,
+        },
+        columns: query.columns,
+    }
+}
+
+/// Types of output columns, `None` where a bare string literal stands.
+fn open_types(rel: &Rel, columns: &[(ColumnId, ResultColumn)]) -> Vec<Option<DataType>> {
+    columns
+        .iter()
+        .map(|(id, c)| match literal_text(rel, *id) {
+            Some(_) => None,
+            None if is_null_literal(rel, *id) => None,
+            None => Some(c.data_type),
+        })
+        .collect()
+}
+
+fn projected(rel: &Rel, id: ColumnId) -> Option<&Expr> {
+    match rel {
+        Rel::Project { expressions, input } => {
+            let (_, e) = expressions.iter().find(|(known, _)| *known == id)?;
+            match e {
+                Expr::Column { id, .. } => projected(input, *id).or(Some(e)),
+                other => Some(other),
+            }
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn literal_text(rel: &Rel, id: ColumnId) -> Option<String> {
+    match projected(rel, id) {
+        Some(Expr::Constant(Value::Text(text), DataType::Text(None))) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn is_null_literal(rel: &Rel, id: ColumnId) -> bool {
+    matches!(
+        projected(rel, id),
+        Some(Expr::Constant(Value::Null, DataType::Text(None)))
+    )
+}
+
+fn is_volatile(e: &Expr) -> bool {
+    e.any(|e| matches!(e, Expr::Volatile { .. }))
+}
+
+pub(super) fn unequal_columns(what: &str) -> Failure {
+    Failure::new(
+        SqlState::SyntaxError,
+        format!("each {what} query must have the same number of columns"),
+    )
+}
+
+pub(super) fn ordinal(e: &ast::Expr) -> Option<i64> {
+    match e {
+        ast::Expr::Value(value) => match &value.value {
+            ast::Value::Number(text, _) => text.parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+pub(super) fn sort_key(expr: Expr, item: &ast::OrderByExpr) -> Result<SortKey> {
+    if item.with_fill.is_some() {
+        return Err(Failure::unsupported("WITH FILL"));
+    }
+    let descending = item.options.asc == Some(false);
+    Ok(SortKey {
+        expr,
+        descending,
+        nulls_first: item.options.nulls_first.unwrap_or(descending),
+    })
+}
+
+fn order_items(order: Option<&ast::OrderBy>) -> Result<&[ast::OrderByExpr]> {
+    match order {
+        None => Ok(&[]),
+        Some(ast::OrderBy {
+            kind: ast::OrderByKind::Expressions(items),
+            interpolate: None,
+        }) => Ok(items),
+        Some(_) => Err(Failure::unsupported("ORDER BY ALL")),
+    }
+}
+
+/// The name PostgreSQL gives to a column without one.
+pub(super) fn output_name(e: &ast::Expr) -> String {
+    use ast::Expr as E;
+    strong_name(e).unwrap_or_else(|| match e {
+        E::Cast {
+            expr, data_type, ..
+        } => strong_name(expr).unwrap_or_else(|| type_label(data_type)),
+        E::TypedString(typed) => type_label(&typed.data_type),
+        E::Interval(_) => "interval".to_owned(),
+        _ => "?column?".to_owned(),
+    })
+}
+
+fn strong_name(e: &ast::Expr) -> Option<String> {
+    use ast::Expr as E;
+    Some(match e {
+        E::Identifier(ident) => fold_case(ident),
+        E::CompoundIdentifier(parts) => fold_case(parts.last()?),
+        E::Nested(inner) | E::Collate { expr: inner, .. } => return strong_name(inner),
+        E::Cast { expr, .. } => return strong_name(expr),
+        E::Function(f) => schema_and_name(&f.name).ok()?.1,
+        E::Case { .. } => "case".to_owned(),
+        E::Exists { .. } => "exists".to_owned(),
+        E::Extract { .. } => "extract".to_owned(),
+        E::Position { .. } => "position".to_owned(),
+        E::Substring { .. } => "substring".to_owned(),
+        E::Trim { trim_where, .. } => match trim_where {
+            Some(ast::TrimWhereField::Leading) => "ltrim".to_owned(),
+            Some(ast::TrimWhereField::Trailing) => "rtrim".to_owned(),
+            _ => "btrim".to_owned(),
+        },
+        E::Overlay { .. } => "overlay".to_owned(),
+        E::Ceil { .. } => "ceil".to_owned(),
+        E::Floor { .. } => "floor".to_owned(),
+        E::AtTimeZone { .. } => "timezone".to_owned(),
+        E::Array(_) => "array".to_owned(),
+        E::Value(v) if matches!(v.value, ast::Value::Boolean(_)) => "bool".to_owned(),
+        E::Subquery(query) => match &*query.body {
+            ast::SetExpr::Select(select) => match select.projection.first()? {
+                ast::SelectItem::UnnamedExpr(e) => return Some(output_name(e)),
+                ast::SelectItem::ExprWithAlias { alias, .. } => fold_case(alias),
+                _ => return None,
+            },
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+fn type_label(declared: &ast::DataType) -> String {
+    match super::special::data_type(declared) {
+        Ok(data_type) => data_type.catalog_name().to_owned(),
+        Err(_) => declared.to_string().to_lowercase(),
+    }
+}
+
+fn refuse_clauses(query: &ast::Query) -> Result<()> {
+    if !query.locks.is_empty() {
+        return Err(Failure::unsupported("SELECT FOR UPDATE and its like"));
+    }
+    if query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+        || !query.pipe_operators.is_empty()
+    {
+        return Err(Failure::unsupported("a clause of another SQL dialect"));
+    }
+    Ok(())
+}
+
+fn refuse_select_clauses(select: &ast::Select) -> Result<()> {
+    if select.into.is_some() {
+        return Err(Failure::unsupported("SELECT INTO"));
+    }
+    let foreign = select.top.is_some()
+        || select.exclude.is_some()
+        || !select.lateral_views.is_empty()
+        || select.prewhere.is_some()
+        || !select.connect_by.is_empty()
+        || !select.cluster_by.is_empty()
+        || !select.distribute_by.is_empty()
+        || !select.sort_by.is_empty()
+        || select.qualify.is_some()
+        || select.value_table_mode.is_some()
+        || select.select_modifiers.is_some()
+        || select.flavor != ast::SelectFlavor::Standard;
+    if foreign {
+        return Err(Failure::unsupported("a clause of another SQL dialect"));
+    }
+    Ok(())
+}
+
+fn refuse_wildcard_options(options: &ast::WildcardAdditionalOptions) -> Result<()> {
+    if options.opt_ilike.is_some()
+        || options.opt_exclude.is_some()
+        || options.opt_except.is_some()
+        || options.opt_replace.is_some()
+        || options.opt_rename.is_some()
+        || options.opt_alias.is_some()
+    {
+        return Err(Failure::unsupported("an option of *"));
+    }
+    Ok(())
+}

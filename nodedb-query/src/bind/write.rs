@@ -1,0 +1,1017 @@
+//! INSERT, UPDATE and DELETE.
+//!
+//! What is bound here becomes, when instantiated, writes by key where every key is known, else a
+//! read whose rows a [`Sink`] turns into staged rows.
+
+use std::sync::Arc;
+
+use nodedb_bridge::expression::RowRewrite;
+use nodedb_bridge::plan::{OnConflict, OutputColumn, RowAction, RowWrite};
+use nodedb_types::{Collection, DataType, Failure, Result, SqlState, Value};
+use sqlparser::ast;
+
+use super::name::{NamedColumn, NamedRelation, Scope, fold_case, schema_and_name};
+use super::select::exact;
+use super::{Binder, Query, Template, type_of};
+use crate::catalog::ResultColumn;
+use crate::expr::compiled::positioned;
+use crate::expr::fold::Given;
+use crate::expr::rewrite::Change;
+use crate::expr::types::casts_on_assignment;
+use crate::expr::{Expr, Unknown};
+use crate::plan::{
+    Command, Plan, Projection, Returning, Sink, SinkKind, WritePlan, WriteSource, distinct,
+    insert_row, key_bytes, shard_of,
+};
+use crate::rel::{ColumnId, JoinKind, Rel, Scan};
+use crate::rules;
+
+/// A bound write.
+pub(super) struct WriteTemplate {
+    command: Command,
+    collection: Arc<Collection>,
+    returning: Option<Arc<Returning>>,
+    kind: WriteKind,
+}
+
+enum WriteKind {
+    /// A row of expressions each, as wide as the collection.
+    Rows {
+        rows: Vec<Vec<Expr>>,
+        conflict: Conflict,
+    },
+    Query {
+        query: Query,
+        conflict: Conflict,
+    },
+    /// `assignments` is `None` for DELETE.
+    Change {
+        rel: Rel,
+        scan: Scan,
+        assignments: Option<Vec<(usize, Expr)>>,
+        /// Nothing but the collection itself is read.
+        alone: bool,
+    },
+}
+
+enum Conflict {
+    Fail,
+    Nothing,
+    Update {
+        condition: Option<Expr>,
+        assignments: Vec<(usize, Expr)>,
+        /// Columns of the row that is there, then those of the proposed one.
+        columns: Vec<ColumnId>,
+    },
+}
+
+type BoundWrite = (Command, Template, Vec<ResultColumn>);
+
+impl Binder<'_> {
+    pub(super) fn insert(&mut self, insert: &ast::Insert) -> Result<BoundWrite> {
+        refuse_insert_clauses(insert)?;
+        let ast::TableObject::TableName(name) = &insert.table else {
+            return Err(Failure::unsupported(
+                "INSERT into anything but a collection",
+            ));
+        };
+        let alias = insert.table_alias.as_ref().map(|a| fold_case(&a.alias));
+        let (scan, relation) = self.target(name, alias)?;
+        let collection = scan.collection.clone();
+        let targets = self.insert_columns(insert, &collection)?;
+        let source = match &insert.source {
+            None => Source::Rows(vec![vec![Expr::Unknown(Unknown::Null); targets.len()]]),
+            Some(query) => self.insert_source(query)?,
+        };
+        let conflict = self.conflict(insert.on.as_ref(), &scan, &relation)?;
+        let kind = match source {
+            Source::Rows(rows) => {
+                let mut full = Vec::with_capacity(rows.len());
+                for row in rows {
+                    full.push(self.full_row(&collection, &targets, row)?);
+                }
+                if full.iter().flatten().any(Expr::has_subquery) {
+                    let columns: Vec<(ColumnId, DataType)> = collection
+                        .columns
+                        .iter()
+                        .map(|c| (self.column_id(), c.data_type))
+                        .collect();
+                    let query = self.rows_query(columns, full);
+                    WriteKind::Query { query, conflict }
+                } else {
+                    WriteKind::Rows {
+                        rows: full,
+                        conflict,
+                    }
+                }
+            }
+            Source::Query(query) => WriteKind::Query {
+                query: self.insert_select(&collection, &targets, query)?,
+                conflict,
+            },
+        };
+        let (returning, columns) = self.returning(insert.returning.as_deref(), relation, &scan)?;
+        self.finish_write(Command::Insert, collection, returning, kind, columns)
+    }
+
+    fn finish_write(
+        &mut self,
+        command: Command,
+        collection: Arc<Collection>,
+        returning: Option<Arc<Returning>>,
+        mut kind: WriteKind,
+        columns: Vec<ResultColumn>,
+    ) -> Result<BoundWrite> {
+        match &mut kind {
+            WriteKind::Rows { .. } => {}
+            WriteKind::Query { query, .. } => self.attach_extras(&mut query.rel),
+            WriteKind::Change { rel, scan, .. } => {
+                if let Some(extras) = self.extras.get(&scan.id) {
+                    scan.extras.clone_from(extras);
+                }
+                self.attach_extras(rel);
+            }
+        }
+        let template = WriteTemplate {
+            command,
+            collection,
+            returning,
+            kind,
+        };
+        Ok((command, Template::Write(Box::new(template)), columns))
+    }
+
+    /// The collection that is written, as a scan under its name in the statement.
+    fn target(
+        &mut self,
+        name: &ast::ObjectName,
+        alias: Option<String>,
+    ) -> Result<(Scan, NamedRelation)> {
+        let (schema, table, span) = schema_and_name(name)?;
+        let found = match schema.as_deref() {
+            None | Some("public") => self.context.catalog.collection(&table),
+            Some("pg_catalog" | "information_schema") => {
+                return Err(self.at(
+                    Failure::new(
+                        SqlState::InsufficientPrivilege,
+                        format!("permission denied: \"{table}\" is a system catalog"),
+                    ),
+                    span,
+                ));
+            }
+            Some(_) => None,
+        };
+        let collection = found.ok_or_else(|| self.at(self.no_table(name, &table), span))?;
+        let (rel, mut relation) = self.collection(collection, None)?;
+        if let Some(alias) = alias {
+            relation.name = alias;
+        }
+        match rel {
+            Rel::Scan(scan) => Ok((scan, relation)),
+            _ => Err(Failure::internal("a collection that is no scan")),
+        }
+    }
+
+    fn insert_columns(
+        &mut self,
+        insert: &ast::Insert,
+        collection: &Collection,
+    ) -> Result<Vec<usize>> {
+        if insert.columns.is_empty() {
+            return Ok((0..collection.columns.len()).collect());
+        }
+        let mut targets = Vec::new();
+        for column in &insert.columns {
+            let (_, name, span) = schema_and_name(column)?;
+            let position = self
+                .target_column(collection, &name)
+                .map_err(|f| self.at(f, span))?;
+            if targets.contains(&position) {
+                let failure = Failure::new(
+                    SqlState::DuplicateColumn,
+                    format!("column \"{name}\" specified more than once"),
+                );
+                return Err(self.at(failure, span));
+            }
+            targets.push(position);
+        }
+        Ok(targets)
+    }
+
+    fn target_column(&self, collection: &Collection, name: &str) -> Result<usize> {
+        collection.column(name).ok_or_else(|| {
+            let failure = Failure::new(
+                SqlState::UndefinedColumn,
+                format!(
+                    "column \"{name}\" of relation \"{}\" does not exist",
+                    collection.name
+                ),
+            );
+            let names = collection.columns.iter().map(|c| c.name.as_str());
+            match crate::catalog::similar(name, names) {
+                Some(near) => failure.with_hint(format!("Perhaps you meant \"{near}\".")),
+                None => failure,
+            }
+        })
+    }
+
+    fn insert_source(&mut self, query: &ast::Query) -> Result<Source> {
+        let plain = query.with.is_none()
+            && query.order_by.is_none()
+            && query.limit_clause.is_none()
+            && query.fetch.is_none();
+        let ast::SetExpr::Values(values) = &*query.body else {
+            return Ok(Source::Query(exact_columns(self.query(query)?, self)));
+        };
+        if !plain {
+            return Ok(Source::Query(exact_columns(self.query(query)?, self)));
+        }
+        self.scopes.push(Scope::default());
+        let rows = values
+            .rows
+            .iter()
+            .map(|row| {
+                row.content
+                    .iter()
+                    .map(|e| self.value_or_default(e))
+                    .collect()
+            })
+            .collect::<Result<Vec<Vec<Expr>>>>();
+        self.scopes.pop();
+        Ok(Source::Rows(rows?))
+    }
+
+    /// `DEFAULT` is NULL: columns have no defaults.
+    fn value_or_default(&mut self, e: &ast::Expr) -> Result<Expr> {
+        match e {
+            ast::Expr::Identifier(ident)
+                if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default") =>
+            {
+                Ok(Expr::Unknown(Unknown::Null))
+            }
+            e => self.expr(e),
+        }
+    }
+
+    fn full_row(
+        &mut self,
+        collection: &Collection,
+        targets: &[usize],
+        row: Vec<Expr>,
+    ) -> Result<Vec<Expr>> {
+        check_width(row.len(), targets.len())?;
+        let mut full: Vec<Expr> = collection
+            .columns
+            .iter()
+            .map(|c| Expr::Constant(Value::Null, c.data_type))
+            .collect();
+        for (e, target) in row.into_iter().zip(targets) {
+            full[*target] = self.assigned(collection, *target, e)?;
+        }
+        Ok(full)
+    }
+
+    /// A value on its way into a column.
+    fn assigned(&mut self, collection: &Collection, target: usize, e: Expr) -> Result<Expr> {
+        let column = &collection.columns[target];
+        if let Some(from) = type_of(&e)
+            && !casts_on_assignment(from, column.data_type)
+        {
+            return Err(Failure::new(
+                SqlState::DatatypeMismatch,
+                format!(
+                    "column \"{}\" is of type {} but expression is of type {}",
+                    column.name,
+                    column.data_type.plain_name(),
+                    from.plain_name()
+                ),
+            )
+            .with_hint("You will need to rewrite or cast the expression."));
+        }
+        let e = self.coerce(e, column.data_type)?;
+        Ok(match e {
+            // A literal's own digits give way to the column's.
+            Expr::Constant(value, _) => Expr::Constant(value, column.data_type),
+            other => other,
+        })
+    }
+
+    fn rows_query(&mut self, columns: Vec<(ColumnId, DataType)>, rows: Vec<Vec<Expr>>) -> Query {
+        let shown = columns
+            .iter()
+            .map(|(id, data_type)| {
+                let column = ResultColumn {
+                    name: String::new(),
+                    data_type: *data_type,
+                };
+                (*id, column)
+            })
+            .collect();
+        // A subquery inside VALUES becomes a projection of one row each.
+        let mut all: Option<Rel> = None;
+        for row in rows {
+            let one = Rel::Project {
+                input: Box::new(Rel::Values {
+                    columns: Vec::new(),
+                    rows: vec![Vec::new()],
+                }),
+                expressions: row.into_iter().map(|e| (self.column_id(), e)).collect(),
+            };
+            all = Some(match all {
+                None => one,
+                Some(before) => Rel::SetOperation {
+                    kind: crate::rel::SetKind::Union,
+                    all: true,
+                    left: Box::new(before),
+                    right: Box::new(one),
+                    columns: columns
+                        .iter()
+                        .map(|(_, t)| (self.column_id(), *t))
+                        .collect(),
+                },
+            });
+        }
+        let rel = all.unwrap_or(Rel::Values {
+            columns: columns.clone(),
+            rows: Vec::new(),
+        });
+        let rel = match rel {
+            Rel::SetOperation {
+                kind,
+                all,
+                left,
+                right,
+                ..
+            } => Rel::SetOperation {
+                kind,
+                all,
+                left,
+                right,
+                columns,
+            },
+            Rel::Project { input, expressions } => Rel::Project {
+                input,
+                expressions: columns
+                    .iter()
+                    .zip(expressions)
+                    .map(|((id, _), (_, e))| (*id, e))
+                    .collect(),
+            },
+            other => other,
+        };
+        Query {
+            rel,
+            columns: shown,
+        }
+    }
+
+    /// A query's columns cast and spread over the collection's.
+    fn insert_select(
+        &mut self,
+        collection: &Collection,
+        targets: &[usize],
+        query: Query,
+    ) -> Result<Query> {
+        check_width(query.columns.len(), targets.len())?;
+        let types: Vec<DataType> = query.columns.iter().map(|(_, c)| c.data_type).collect();
+        let row = query
+            .columns
+            .iter()
+            .zip(types)
+            .map(
+                |((id, _), t)| match super::select::literal_text(&query.rel, *id) {
+                    Some(text) => Expr::Unknown(Unknown::Text(text, 0)),
+                    None => Expr::column(*id, t),
+                },
+            )
+            .collect();
+        let full = self.full_row(collection, targets, row)?;
+        let mut expressions = Vec::new();
+        let mut columns = Vec::new();
+        for (e, c) in full.into_iter().zip(&collection.columns) {
+            let id = self.column_id();
+            columns.push((
+                id,
+                ResultColumn {
+                    name: c.name.clone(),
+                    data_type: c.data_type,
+                },
+            ));
+            expressions.push((id, e));
+        }
+        Ok(Query {
+            rel: Rel::Project {
+                input: Box::new(query.rel),
+                expressions,
+            },
+            columns,
+        })
+    }
+
+    fn conflict(
+        &mut self,
+        on: Option<&ast::OnInsert>,
+        scan: &Scan,
+        relation: &NamedRelation,
+    ) -> Result<Conflict> {
+        let on = match on {
+            None => return Ok(Conflict::Fail),
+            Some(ast::OnInsert::OnConflict(on)) => on,
+            Some(_) => {
+                return Err(Failure::new(
+                    SqlState::SyntaxError,
+                    "syntax error at or near \"DUPLICATE\"",
+                ));
+            }
+        };
+        let collection = &scan.collection;
+        if let Some(target) = &on.conflict_target {
+            check_conflict_target(collection, target)?;
+        }
+        let update = match &on.action {
+            ast::OnConflictAction::DoNothing => return Ok(Conflict::Nothing),
+            ast::OnConflictAction::DoUpdate(update) => update,
+        };
+        if on.conflict_target.is_none() {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "ON CONFLICT DO UPDATE requires inference specification or constraint name",
+            )
+            .with_hint("For example, ON CONFLICT (column_name)."));
+        }
+        let excluded: Vec<NamedColumn> = collection
+            .columns
+            .iter()
+            .map(|c| NamedColumn {
+                name: c.name.clone(),
+                id: self.column_id(),
+                data_type: c.data_type,
+            })
+            .collect();
+        let columns = scan
+            .columns
+            .iter()
+            .copied()
+            .chain(excluded.iter().map(|c| c.id))
+            .collect();
+        let excluded = NamedRelation {
+            name: "excluded".to_owned(),
+            columns: excluded,
+            merged: Vec::new(),
+            scan: None,
+        };
+        let mut own = relation.clone();
+        own.scan = None;
+        self.scopes.push(Scope {
+            relations: vec![own, excluded],
+            merged: Vec::new(),
+        });
+        let bound = self.conflict_update(update, collection);
+        self.scopes.pop();
+        let (assignments, condition) = bound?;
+        if collection
+            .key
+            .is_some_and(|k| assignments.iter().any(|(c, _)| *c == k))
+        {
+            return Err(Failure::unsupported(
+                "changing the primary key in ON CONFLICT DO UPDATE",
+            ));
+        }
+        if assignments
+            .iter()
+            .map(|(_, e)| e)
+            .chain(&condition)
+            .any(Expr::has_subquery)
+        {
+            return Err(Failure::unsupported("a subquery in ON CONFLICT DO UPDATE"));
+        }
+        Ok(Conflict::Update {
+            condition,
+            assignments,
+            columns,
+        })
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn conflict_update(
+        &mut self,
+        update: &ast::DoUpdate,
+        collection: &Collection,
+    ) -> Result<(Vec<(usize, Expr)>, Option<Expr>)> {
+        let assignments = self.assignments(&update.assignments, collection)?;
+        let condition = match &update.selection {
+            Some(e) => Some(self.condition(e, "WHERE")?),
+            None => None,
+        };
+        Ok((assignments, condition))
+    }
+
+    fn assignments(
+        &mut self,
+        list: &[ast::Assignment],
+        collection: &Collection,
+    ) -> Result<Vec<(usize, Expr)>> {
+        let mut assignments: Vec<(usize, Expr)> = Vec::new();
+        for assignment in list {
+            let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
+                return Err(Failure::unsupported("SET (columns) = (values)"));
+            };
+            let (_, column, span) = schema_and_name(name)?;
+            let target = self
+                .target_column(collection, &column)
+                .map_err(|f| self.at(f, span))?;
+            if assignments.iter().any(|(t, _)| *t == target) {
+                let failure = Failure::new(
+                    SqlState::SyntaxError,
+                    format!("multiple assignments to same column \"{column}\""),
+                );
+                return Err(self.at(failure, span));
+            }
+            let e = self.value_or_default(&assignment.value)?;
+            let e = self
+                .assigned(collection, target, e)
+                .map_err(|f| self.at(f, span))?;
+            assignments.push((target, e));
+        }
+        Ok(assignments)
+    }
+
+    pub(super) fn update(&mut self, update: &ast::Update) -> Result<BoundWrite> {
+        if update.or.is_some()
+            || update.output.is_some()
+            || update.limit.is_some()
+            || !update.order_by.is_empty()
+            || !update.table.joins.is_empty()
+        {
+            return Err(Failure::unsupported("a clause of another SQL dialect"));
+        }
+        let (scan, relation) = self.target_factor(&update.table.relation)?;
+        let from = match &update.from {
+            None => &[][..],
+            Some(
+                ast::UpdateTableFromKind::AfterSet(items)
+                | ast::UpdateTableFromKind::BeforeSet(items),
+            ) => &items[..],
+        };
+        let scope = Scope {
+            relations: vec![relation.clone()],
+            merged: Vec::new(),
+        };
+        self.scopes.push(scope);
+        let bound = self.change(
+            &scan,
+            from,
+            update.selection.as_ref(),
+            Some(&update.assignments),
+        );
+        self.scopes.pop();
+        let (rel, assignments) = bound?;
+        let kind = WriteKind::Change {
+            rel,
+            scan: scan.clone(),
+            assignments,
+            alone: from.is_empty(),
+        };
+        let (returning, columns) = self.returning(update.returning.as_deref(), relation, &scan)?;
+        let collection = scan.collection.clone();
+        self.finish_write(Command::Update, collection, returning, kind, columns)
+    }
+
+    pub(super) fn delete(&mut self, delete: &ast::Delete) -> Result<BoundWrite> {
+        if delete.output.is_some()
+            || delete.limit.is_some()
+            || !delete.order_by.is_empty()
+            || !delete.tables.is_empty()
+        {
+            return Err(Failure::unsupported("a clause of another SQL dialect"));
+        }
+        let (ast::FromTable::WithFromKeyword(tables) | ast::FromTable::WithoutKeyword(tables)) =
+            &delete.from;
+        let [table] = &tables[..] else {
+            return Err(Failure::unsupported("DELETE from several collections"));
+        };
+        if !table.joins.is_empty() {
+            return Err(Failure::unsupported("a join as the target of DELETE"));
+        }
+        let (scan, relation) = self.target_factor(&table.relation)?;
+        let using = delete.using.as_deref().unwrap_or_default();
+        self.scopes.push(Scope {
+            relations: vec![relation.clone()],
+            merged: Vec::new(),
+        });
+        let bound = self.change(&scan, using, delete.selection.as_ref(), None);
+        self.scopes.pop();
+        let (rel, assignments) = bound?;
+        let kind = WriteKind::Change {
+            rel,
+            scan: scan.clone(),
+            assignments,
+            alone: using.is_empty(),
+        };
+        let (returning, columns) = self.returning(delete.returning.as_deref(), relation, &scan)?;
+        let collection = scan.collection.clone();
+        self.finish_write(Command::Delete, collection, returning, kind, columns)
+    }
+
+    fn target_factor(&mut self, factor: &ast::TableFactor) -> Result<(Scan, NamedRelation)> {
+        match factor {
+            ast::TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                ..
+            } => self.target(name, alias.as_ref().map(|a| fold_case(&a.name))),
+            other => Err(Failure::unsupported(format!("writing \"{other}\""))),
+        }
+    }
+
+    /// What is read to change rows: the target, what it is joined with, the condition.
+    #[allow(clippy::type_complexity)]
+    fn change(
+        &mut self,
+        scan: &Scan,
+        others: &[ast::TableWithJoins],
+        selection: Option<&ast::Expr>,
+        assignments: Option<&[ast::Assignment]>,
+    ) -> Result<(Rel, Option<Vec<(usize, Expr)>>)> {
+        let mut rel = Rel::Scan(scan.clone());
+        if let Some(other) = self.from(others)? {
+            rel = Rel::Join {
+                kind: JoinKind::Inner,
+                left: Box::new(rel),
+                right: Box::new(other),
+                on: Expr::bool(true),
+            };
+        }
+        if let Some(e) = selection {
+            let predicate = self.condition(e, "WHERE")?;
+            rel = Rel::Filter {
+                input: Box::new(rel),
+                predicate,
+            };
+        }
+        let assignments = match assignments {
+            Some(list) => Some(self.assignments(list, &scan.collection)?),
+            None => None,
+        };
+        Ok((rel, assignments))
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn returning(
+        &mut self,
+        items: Option<&[ast::SelectItem]>,
+        relation: NamedRelation,
+        scan: &Scan,
+    ) -> Result<(Option<Arc<Returning>>, Vec<ResultColumn>)> {
+        let Some(items) = items else {
+            return Ok((None, Vec::new()));
+        };
+        self.scopes.push(Scope {
+            relations: vec![relation],
+            merged: Vec::new(),
+        });
+        let list = self.select_list(items);
+        self.scopes.pop();
+        let mut output: Vec<usize> = Vec::new();
+        let mut columns = Vec::new();
+        let mut expressions = Vec::new();
+        for (name, e) in list? {
+            if e.has_subquery()
+                || e.any(|e| matches!(e, Expr::Parameter(..) | Expr::Volatile { .. }))
+            {
+                return Err(Failure::unsupported(
+                    "a subquery, parameter or volatile function in RETURNING",
+                ));
+            }
+            columns.push(ResultColumn {
+                name,
+                data_type: e.data_type(),
+            });
+            expressions.push(positioned(e, &mut |id| {
+                let column = scan.position(id)?;
+                Some(output.iter().position(|c| *c == column).unwrap_or_else(|| {
+                    output.push(column);
+                    output.len() - 1
+                }))
+            })?);
+        }
+        let returning = Returning {
+            output: output.into_iter().map(OutputColumn::Column).collect(),
+            projection: Arc::new(Projection::new(columns.clone(), expressions)),
+        };
+        Ok((Some(Arc::new(returning)), columns))
+    }
+}
+
+enum Source {
+    Rows(Vec<Vec<Expr>>),
+    Query(Query),
+}
+
+/// A query whose shown columns are all different.
+fn exact_columns(query: Query, binder: &mut Binder<'_>) -> Query {
+    let mut seen: Vec<ColumnId> = Vec::new();
+    let mut again = false;
+    for (id, _) in &query.columns {
+        again |= seen.contains(id);
+        seen.push(*id);
+    }
+    if !again {
+        return exact(query);
+    }
+    let mut expressions = Vec::new();
+    let mut columns = Vec::new();
+    for (id, column) in query.columns {
+        let new = binder.column_id();
+        expressions.push((new, Expr::column(id, column.data_type)));
+        columns.push((new, column));
+    }
+    Query {
+        rel: Rel::Project {
+            input: Box::new(query.rel),
+            expressions,
+        },
+        columns,
+    }
+}
+
+fn check_width(given: usize, targets: usize) -> Result<()> {
+    match given.cmp(&targets) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(Failure::new(
+            SqlState::SyntaxError,
+            "INSERT has more expressions than target columns",
+        )),
+        std::cmp::Ordering::Less => Err(Failure::new(
+            SqlState::SyntaxError,
+            "INSERT has more target columns than expressions",
+        )),
+    }
+}
+
+fn check_conflict_target(collection: &Collection, target: &ast::ConflictTarget) -> Result<()> {
+    let key = collection.key.map(|k| collection.columns[k].name.as_str());
+    let matches = match target {
+        ast::ConflictTarget::Columns(columns) => match &columns[..] {
+            [column] => key == Some(fold_case(column).as_str()),
+            _ => false,
+        },
+        ast::ConflictTarget::OnConstraint(name) => {
+            let (_, name, _) = schema_and_name(name)?;
+            if name != format!("{}_pkey", collection.name) || key.is_none() {
+                return Err(Failure::new(
+                    SqlState::UndefinedObject,
+                    format!(
+                        "constraint \"{name}\" for table \"{}\" does not exist",
+                        collection.name
+                    ),
+                ));
+            }
+            true
+        }
+    };
+    if matches {
+        return Ok(());
+    }
+    Err(Failure::new(
+        SqlState::InvalidColumnReference,
+        "there is no unique or exclusion constraint matching the ON CONFLICT specification",
+    ))
+}
+
+fn refuse_insert_clauses(insert: &ast::Insert) -> Result<()> {
+    let foreign = insert.or.is_some()
+        || insert.ignore
+        || insert.overwrite
+        || !insert.assignments.is_empty()
+        || insert.partitioned.is_some()
+        || !insert.after_columns.is_empty()
+        || insert.replace_into
+        || insert.priority.is_some()
+        || insert.insert_alias.is_some()
+        || insert.settings.is_some()
+        || insert.format_clause.is_some()
+        || insert.output.is_some()
+        || insert.multi_table_insert_type.is_some();
+    if foreign {
+        return Err(Failure::unsupported("a clause of another SQL dialect"));
+    }
+    Ok(())
+}
+
+impl WriteTemplate {
+    pub(super) fn instantiate(&self, given: &Given<'_>) -> Result<Plan> {
+        let source = match &self.kind {
+            WriteKind::Rows { rows, conflict } => {
+                let conflict = self.on_conflict(conflict, given)?;
+                let mut writes = Vec::with_capacity(rows.len());
+                for row in rows {
+                    let values = row
+                        .iter()
+                        .map(|e| given.value(e))
+                        .collect::<Result<Vec<_>>>()?;
+                    let write = insert_row(
+                        &self.collection,
+                        values,
+                        conflict.clone(),
+                        given.environment,
+                    )?;
+                    writes.push(write);
+                }
+                WriteSource::Keyed(distinct(&self.collection, writes)?)
+            }
+            WriteKind::Query { query, conflict } => {
+                let conflict = self.on_conflict(conflict, given)?;
+                WriteSource::Read {
+                    read: Box::new(rules::plan_query(query.clone(), given)?),
+                    sink: self.sink(SinkKind::Insert(conflict), given),
+                }
+            }
+            WriteKind::Change {
+                rel,
+                scan,
+                assignments,
+                alone,
+            } => self.change(rel, scan, assignments.as_deref(), *alone, given)?,
+        };
+        Ok(Plan::Write(Box::new(WritePlan {
+            command: self.command,
+            collection: self.collection.clone(),
+            returning: self.returning.clone(),
+            source,
+        })))
+    }
+
+    fn sink(&self, kind: SinkKind, given: &Given<'_>) -> Arc<Sink> {
+        Arc::new(Sink {
+            collection: self.collection.clone(),
+            kind,
+            returning: self.returning.clone(),
+            environment: given.environment.clone(),
+        })
+    }
+
+    fn on_conflict(&self, conflict: &Conflict, given: &Given<'_>) -> Result<OnConflict> {
+        Ok(match conflict {
+            Conflict::Fail => OnConflict::Fail,
+            Conflict::Nothing => OnConflict::Nothing,
+            Conflict::Update {
+                condition,
+                assignments,
+                columns,
+            } => {
+                let condition = condition.clone().map(|e| given.fold(e)).transpose()?;
+                let assignments = fold_all(assignments, given)?;
+                let position = |id: ColumnId| columns.iter().position(|c| *c == id);
+                let change = Change::new(
+                    self.collection.clone(),
+                    condition,
+                    Some(assignments),
+                    &position,
+                )?;
+                OnConflict::Rewrite(Arc::new(change))
+            }
+        })
+    }
+
+    fn change(
+        &self,
+        rel: &Rel,
+        scan: &Scan,
+        assignments: Option<&[(usize, Expr)]>,
+        alone: bool,
+        given: &Given<'_>,
+    ) -> Result<WriteSource> {
+        let assignments = assignments.map(|list| fold_all(list, given)).transpose()?;
+        if alone && let Some(writes) = self.by_key(rel, scan, assignments.as_deref(), given)? {
+            return Ok(WriteSource::Keyed(writes));
+        }
+        let read = self.read(rel.clone(), scan, assignments.as_deref(), alone);
+        let kind = match assignments {
+            Some(_) => SinkKind::Update,
+            None => SinkKind::Delete,
+        };
+        Ok(WriteSource::Read {
+            read: Box::new(rules::plan_query(read, given)?),
+            sink: self.sink(kind, given),
+        })
+    }
+
+    /// Writes by key, when the condition names every key and nothing else than the row is read.
+    fn by_key(
+        &self,
+        rel: &Rel,
+        scan: &Scan,
+        assignments: Option<&[(usize, Expr)]>,
+        given: &Given<'_>,
+    ) -> Result<Option<Vec<RowWrite>>> {
+        let Rel::Filter { predicate, .. } = rel else {
+            return Ok(None);
+        };
+        let Some(key) = self.collection.key else {
+            return Ok(None);
+        };
+        let own = |e: &Expr| {
+            !e.has_subquery()
+                && !e.any(|e| match e {
+                    Expr::Volatile { .. } => true,
+                    Expr::Column { id, .. } => scan.position(*id).is_none(),
+                    _ => false,
+                })
+        };
+        let list = assignments.unwrap_or_default();
+        if !own(predicate) || list.iter().any(|(c, e)| *c == key || !own(e)) {
+            return Ok(None);
+        }
+        let conjuncts = given.fold(predicate.clone())?.conjuncts();
+        let Some((keys, rest)) = rules::keys_of(scan, conjuncts)? else {
+            return Ok(None);
+        };
+        let condition = (!rest.is_empty()).then(|| Expr::all(rest));
+        let position = |id: ColumnId| scan.position(id);
+        let rewrite: Arc<dyn RowRewrite> = Arc::new(Change::new(
+            self.collection.clone(),
+            condition,
+            assignments.map(<[_]>::to_vec),
+            &position,
+        )?);
+        let mut writes = Vec::with_capacity(keys.len());
+        for key in keys {
+            let key = key_bytes(&key)?;
+            writes.push(RowWrite {
+                shard: shard_of(&key, given.environment),
+                key,
+                action: RowAction::Rewrite(rewrite.clone()),
+            });
+        }
+        distinct(&self.collection, writes).map(Some)
+    }
+
+    /// The read behind an UPDATE or DELETE by predicate: which row version, and the row as it will
+    /// be (or, for a DELETE that returns something, as it is).
+    fn read(
+        &self,
+        rel: Rel,
+        scan: &Scan,
+        assignments: Option<&[(usize, Expr)]>,
+        alone: bool,
+    ) -> Query {
+        let identity_types = [
+            DataType::Int8,
+            DataType::Int8,
+            DataType::Int4,
+            DataType::Bytea,
+        ];
+        let mut expressions: Vec<(ColumnId, Expr)> = scan
+            .identity
+            .iter()
+            .zip(identity_types)
+            .map(|(id, t)| (*id, Expr::column(*id, t)))
+            .collect();
+        if assignments.is_some() || self.returning.is_some() {
+            for (i, (id, column)) in scan
+                .columns
+                .iter()
+                .zip(&self.collection.columns)
+                .enumerate()
+            {
+                let new = assignments.and_then(|list| list.iter().find(|(c, _)| *c == i));
+                match new {
+                    // The new value may not take the old one's name.
+                    Some((_, e)) => expressions.push((ColumnId(u32::MAX - i as u32), e.clone())),
+                    None => expressions.push((*id, Expr::column(*id, column.data_type))),
+                }
+            }
+        }
+        let columns = expressions
+            .iter()
+            .map(|(id, e)| {
+                let column = ResultColumn {
+                    name: format!("{id:?}"),
+                    data_type: e.data_type(),
+                };
+                (*id, column)
+            })
+            .collect();
+        let mut rel = Rel::Project {
+            input: Box::new(rel),
+            expressions,
+        };
+        if !alone {
+            // A row that joins several times is changed once.
+            rel = Rel::Distinct {
+                input: Box::new(rel),
+                on: Some(vec![Expr::column(scan.identity[0], DataType::Int8)]),
+                order: Vec::new(),
+            };
+        }
+        Query { rel, columns }
+    }
+}
+
+fn fold_all(list: &[(usize, Expr)], given: &Given<'_>) -> Result<Vec<(usize, Expr)>> {
+    list.iter()
+        .map(|(c, e)| Ok((*c, given.fold(e.clone())?)))
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! What binding needs to know of the catalog, as a port that control implements.
+//!
+//! A [`Catalog`] is one immutable snapshot: names bound against it stay bound to the collections
+//! it held. The virtual tables of `pg_catalog` and `information_schema` are made from the same
+//! snapshot in [`crate::catalog_tables`]; a table of control's own (jobs, sessions) comes in
+//! through [`Catalog::virtual_table`].
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use nodedb_types::schema::Stream;
+use nodedb_types::{Collection, CollectionId, DataType, Index, Result};
+
+/// A snapshot of the catalog.
+pub trait Catalog: Send + Sync {
+    /// A user collection by its name (schema `public`).
+    fn collection(&self, name: &str) -> Option<Arc<Collection>>;
+
+    /// The indexes of a collection, in every state.
+    fn indexes(&self, collection: CollectionId) -> Vec<Arc<Index>>;
+
+    /// Every user collection, by name.
+    fn collections(&self) -> Vec<Arc<Collection>>;
+
+    /// Every change stream, by name.
+    fn streams(&self) -> Vec<Arc<Stream>>;
+
+    /// The session's settings, as `SHOW ALL` lists them.
+    fn settings(&self) -> Vec<Setting>;
+
+    /// A table that the caller serves itself.
+    fn virtual_table(&self, schema: &str, name: &str) -> Option<Arc<dyn VirtualTable>>;
+}
+
+/// One line of `SHOW ALL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub name: String,
+    pub value: String,
+    pub description: String,
+}
+
+/// A table whose rows are computed when a statement reads them.
+pub trait VirtualTable: Send + Sync {
+    fn columns(&self) -> Vec<ResultColumn>;
+
+    /// All rows, typed as `nodedb_types::arrow_map` maps [`VirtualTable::columns`].
+    fn rows(&self) -> Result<RecordBatch>;
+}
+
+/// A named, typed column of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultColumn {
+    pub name: String,
+    pub data_type: DataType,
+}
+
+/// What SQL can ask about the session it runs in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    pub user: String,
+    pub database: String,
+    /// As `version()` and `server_version` say it, such as `15.0 (NodeDB 0.1.0)`.
+    pub server_version: String,
+    /// As the cancel key names the session.
+    pub process_id: i32,
+}
+
+/// The name most like `wanted` for a hint, if one is close enough to be a slip of the pen.
+pub fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (wanted.chars().count() / 3).clamp(1, 3);
+    names
+        .into_iter()
+        .map(|name| (edits(wanted, name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein's distance in characters.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closest_name_is_offered() {
+        let names = ["packages", "package_files", "users"];
+        assert_eq!(similar("pakages", names), Some("packages"));
+        assert_eq!(similar("user", names), Some("users"));
+        assert_eq!(similar("orders", names), None);
+    }
+}

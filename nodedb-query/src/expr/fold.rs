@@ -1,0 +1,132 @@
+//! Fills in what is known when a plan is instantiated: parameters, `now()`, the session; then
+//! computes what has become constant.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+
+use super::builder::{rows_only, single};
+use super::{Expr, eval};
+use crate::function::{Kernel, Volatility};
+use crate::plan::Environment;
+
+/// Parameters and environment of one execution.
+pub(crate) struct Given<'a> {
+    pub parameters: &'a [Value],
+    pub environment: &'a Environment,
+    /// What volatile calls draw their numbers from, one for the whole statement.
+    random: Arc<AtomicU64>,
+}
+
+impl<'a> Given<'a> {
+    pub(crate) fn new(parameters: &'a [Value], environment: &'a Environment) -> Given<'a> {
+        Given {
+            parameters,
+            environment,
+            random: Arc::new(AtomicU64::new(environment.random_seed)),
+        }
+    }
+
+    pub(crate) fn parameter(&self, index: usize, data_type: &DataType) -> Result<Value> {
+        let value = self.parameters.get(index).ok_or_else(|| {
+            Failure::new(
+                SqlState::UndefinedParameter,
+                format!("there is no parameter ${}", index + 1),
+            )
+        })?;
+        value.clone().coerce(data_type)
+    }
+
+    /// The expression with everything known filled in. A constant part whose evaluation fails is
+    /// left alone: it may never be reached.
+    pub(crate) fn fold(&self, expr: Expr) -> Result<Expr> {
+        expr.transform(&mut |e| self.fold_node(e))
+    }
+
+    /// A value, for the places where SQL wants one per statement.
+    pub(crate) fn value(&self, expr: &Expr) -> Result<Value> {
+        if let Expr::Parameter(index, data_type) = expr {
+            return self.parameter(*index, data_type);
+        }
+        let folded = self.fold(expr.clone())?;
+        match folded {
+            Expr::Constant(value, _) => Ok(value),
+            other => {
+                let array = eval::evaluate(&other, &rows_only(1)?)?;
+                single(&array, &other.data_type())
+            }
+        }
+    }
+
+    /// One node, its operands being folded already.
+    pub(crate) fn fold_node(&self, e: Expr) -> Result<Expr> {
+        match e {
+            Expr::Parameter(index, data_type) => Ok(Expr::Constant(
+                self.parameter(index, &data_type)?,
+                data_type,
+            )),
+            Expr::Volatile {
+                function, returns, ..
+            } => Ok(Expr::Volatile {
+                function,
+                returns,
+                state: Some(self.random.clone()),
+            }),
+            Expr::Call {
+                function,
+                arguments,
+                returns,
+            } if function.volatility == Volatility::Stable => {
+                let Kernel::Stable(kernel) = function.kernel else {
+                    return Err(Failure::internal("a stable function without its kernel"));
+                };
+                let values: Option<Vec<Value>> =
+                    arguments.iter().map(|a| a.constant().cloned()).collect();
+                match values {
+                    Some(values) => Ok(Expr::Constant(kernel(&values, self.environment)?, returns)),
+                    None => Err(Failure::unsupported(format!(
+                        "{}() of anything but a constant",
+                        function.name
+                    ))),
+                }
+            }
+            Expr::Constant(..) => Ok(e),
+            Expr::And(terms) => Ok(junction(terms, true)),
+            Expr::Or(terms) => Ok(junction(terms, false)),
+            e if e.children().iter().all(|c| c.constant().is_some()) && e.is_constant() => {
+                Ok(constant(e))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+fn constant(e: Expr) -> Expr {
+    let data_type = e.data_type();
+    let value = rows_only(1)
+        .and_then(|batch| eval::evaluate(&e, &batch))
+        .and_then(|array| single(&array, &data_type));
+    match value {
+        Ok(value) => Expr::Constant(value, data_type),
+        Err(_) => e,
+    }
+}
+
+/// Drops what decides nothing and stops at what decides all.
+fn junction(terms: Vec<Expr>, and: bool) -> Expr {
+    let mut kept = Vec::new();
+    for term in terms {
+        match term.constant() {
+            Some(Value::Bool(value)) if *value == and => {}
+            Some(Value::Bool(_)) => return Expr::bool(!and),
+            _ => kept.push(term),
+        }
+    }
+    match kept.len() {
+        0 => Expr::bool(and),
+        1 => kept.remove(0),
+        _ if and => Expr::And(kept),
+        _ => Expr::Or(kept),
+    }
+}

@@ -1,0 +1,131 @@
+//! Comparisons, by PostgreSQL's order of each type.
+//!
+//! Floats: NaN equals itself and is the largest, -0 equals 0. Text compares by code point. A jsonb
+//! value equals another when their canonical texts are the same.
+
+use std::cmp::Ordering;
+
+use arrow::array::types::{Float32Type, Float64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, Scalar};
+use arrow::compute::kernels::cmp;
+use nodedb_types::{DataType, Failure, Result, Value};
+use std::sync::Arc;
+
+use crate::expr::CompareOp;
+use crate::expr::eval::{Evaluated, arrow_failure};
+
+/// `l op r` for operands of one type; `rows` results.
+pub(crate) fn compare(
+    op: CompareOp,
+    l: &Evaluated,
+    r: &Evaluated,
+    data_type: &DataType,
+    rows: usize,
+) -> Result<BooleanArray> {
+    match data_type {
+        DataType::Interval
+        | DataType::Vector(_)
+        | DataType::Jsonb
+        | DataType::Geometry(_)
+        | DataType::Geography(_) => by_value(op, l, r, data_type, rows),
+        DataType::Float4 | DataType::Float8 => {
+            by_arrow(op, &without_minus_zero(l), &without_minus_zero(r), rows)
+        }
+        _ => by_arrow(op, l, r, rows),
+    }
+}
+
+fn by_arrow(op: CompareOp, l: &Evaluated, r: &Evaluated, rows: usize) -> Result<BooleanArray> {
+    let f = match op {
+        CompareOp::Eq => cmp::eq,
+        CompareOp::NotEq => cmp::neq,
+        CompareOp::Lt => cmp::lt,
+        CompareOp::LtEq => cmp::lt_eq,
+        CompareOp::Gt => cmp::gt,
+        CompareOp::GtEq => cmp::gt_eq,
+    };
+    // Scalars must not both be such, or the kernel gives one row.
+    let (ls, rs) = (Scalar::new(l.array.clone()), Scalar::new(r.array.clone()));
+    let left: &dyn Datum = if l.scalar && rows != 1 { &ls } else { &l.array };
+    let right: &dyn Datum = if r.scalar && rows != 1 { &rs } else { &r.array };
+    f(left, right).map_err(arrow_failure)
+}
+
+fn without_minus_zero(e: &Evaluated) -> Evaluated {
+    let array: ArrayRef = match e.array.data_type() {
+        arrow::datatypes::DataType::Float64 => Arc::new(
+            e.array
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(|v| v + 0.0),
+        ),
+        _ => Arc::new(
+            e.array
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(|v| v + 0.0),
+        ),
+    };
+    Evaluated {
+        array,
+        scalar: e.scalar,
+    }
+}
+
+fn by_value(
+    op: CompareOp,
+    l: &Evaluated,
+    r: &Evaluated,
+    data_type: &DataType,
+    rows: usize,
+) -> Result<BooleanArray> {
+    let mut results = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let (a, b) = (l.value(row, data_type)?, r.value(row, data_type)?);
+        results.push(if a.is_null() || b.is_null() {
+            None
+        } else {
+            Some(op.holds(order(&a, &b)?))
+        });
+    }
+    Ok(results.into())
+}
+
+/// The order of two values of one type, neither NULL.
+pub(crate) fn order(a: &Value, b: &Value) -> Result<Ordering> {
+    Ok(match (a, b) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::Int2(a), Value::Int2(b)) => a.cmp(b),
+        (Value::Int4(a), Value::Int4(b)) => a.cmp(b),
+        (Value::Int8(a), Value::Int8(b)) => a.cmp(b),
+        (Value::Float4(a), Value::Float4(b)) => floats(f64::from(*a), f64::from(*b)),
+        (Value::Float8(a), Value::Float8(b)) => floats(*a, *b),
+        (Value::Numeric(a), Value::Numeric(b)) => a.cmp(b),
+        (Value::Text(a), Value::Text(b)) | (Value::Jsonb(a), Value::Jsonb(b)) => a.cmp(b),
+        (Value::Bytea(a), Value::Bytea(b))
+        | (Value::Geometry(a), Value::Geometry(b))
+        | (Value::Geography(a), Value::Geography(b)) => a.cmp(b),
+        (Value::Uuid(a), Value::Uuid(b)) => a.cmp(b),
+        (Value::Date(a), Value::Date(b)) => a.cmp(b),
+        (Value::Timestamp(a), Value::Timestamp(b))
+        | (Value::TimestampTz(a), Value::TimestampTz(b)) => a.cmp(b),
+        (Value::Interval(a), Value::Interval(b)) => a.span().cmp(&b.span()),
+        (Value::Vector(a), Value::Vector(b)) => nodedb_types::vector::compare(a, b),
+        _ => {
+            return Err(Failure::internal(
+                "values of different types were compared".to_owned(),
+            ));
+        }
+    })
+}
+
+fn floats(a: f64, b: f64) -> Ordering {
+    a.partial_cmp(&b)
+        .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// Whether the type has `<` and the like.
+pub(crate) fn is_ordered(data_type: DataType) -> bool {
+    !matches!(
+        data_type,
+        DataType::Jsonb | DataType::Geometry(_) | DataType::Geography(_)
+    )
+}

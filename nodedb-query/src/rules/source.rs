@@ -1,0 +1,191 @@
+//! Conditions as sources of a set query.
+
+use std::sync::Arc;
+
+use nodedb_bridge::op::contract;
+use nodedb_bridge::plan::{SetExpr, Source};
+use nodedb_types::{Result, Value};
+
+use super::{call_of, extra_call};
+use crate::expr::Expr;
+use crate::expr::compiled::Compiled;
+use crate::rel::{ColumnId, Extra, Scan};
+
+/// The sources of a set query under construction.
+pub(crate) struct Sources<'a> {
+    scan: &'a Scan,
+    pub list: Vec<Source>,
+    /// Conditions and the source each became, so that one asked twice is one source.
+    shown: Vec<String>,
+}
+
+impl<'a> Sources<'a> {
+    pub(crate) fn new(scan: &'a Scan) -> Sources<'a> {
+        Sources {
+            scan,
+            list: Vec::new(),
+            shown: Vec::new(),
+        }
+    }
+
+    /// The set of rows for which every condition is true.
+    pub(crate) fn set_of_all(&mut self, conjuncts: Vec<Expr>) -> Result<SetExpr> {
+        self.junction(conjuncts, true)
+    }
+
+    /// The set of rows for which a condition is true.
+    pub(crate) fn set_of(&mut self, e: Expr) -> Result<SetExpr> {
+        match e {
+            Expr::Constant(Value::Bool(true), _) => Ok(SetExpr::All),
+            Expr::Constant(Value::Bool(false), _) => Ok(SetExpr::Nothing),
+            Expr::And(terms) => self.junction(terms, true),
+            Expr::Or(terms) => self.junction(terms, false),
+            Expr::Not(inner) if self.asks_index(&inner)? => {
+                Ok(SetExpr::Not(Box::new(self.set_of(*inner)?)))
+            }
+            Expr::IsNull(inner)
+                if inner.data_type() == nodedb_types::DataType::Bool
+                    && self.asks_index(&inner)? =>
+            {
+                Ok(SetExpr::IsUnknown(Box::new(self.set_of(*inner)?)))
+            }
+            e => {
+                let shown = format!("{e:?}");
+                if let Some(at) = self.shown.iter().position(|s| *s == shown) {
+                    return Ok(SetExpr::Source(at));
+                }
+                let source = match self.index_source(&e)? {
+                    Some(source) => source,
+                    None => {
+                        let scan = self.scan;
+                        Source::Expression(Arc::new(Compiled::new(&e, &|id| scan.position(id))?))
+                    }
+                };
+                Ok(SetExpr::Source(self.add(source, shown)))
+            }
+        }
+    }
+
+    fn add(&mut self, source: Source, shown: String) -> usize {
+        self.list.push(source);
+        self.shown.push(shown);
+        self.list.len() - 1
+    }
+
+    /// Terms that no index answers become one expression.
+    fn junction(&mut self, terms: Vec<Expr>, and: bool) -> Result<SetExpr> {
+        let mut sets = Vec::new();
+        let mut plain = Vec::new();
+        for term in terms {
+            if self.asks_index(&term)? || term.constant().is_some() {
+                sets.push(self.set_of(term)?);
+            } else {
+                plain.push(term);
+            }
+        }
+        if plain.len() == 1 {
+            sets.extend(plain.pop().map(|e| self.expression(e)).transpose()?);
+        } else if !plain.is_empty() {
+            let all = if and {
+                Expr::And(plain)
+            } else {
+                Expr::Or(plain)
+            };
+            sets.push(self.expression(all)?);
+        }
+        Ok(match sets.len() {
+            0 if and => SetExpr::All,
+            0 => SetExpr::Nothing,
+            1 => sets.remove(0),
+            _ if and => SetExpr::And(sets),
+            _ => SetExpr::Or(sets),
+        })
+    }
+
+    fn expression(&mut self, e: Expr) -> Result<SetExpr> {
+        let shown = format!("{e:?}");
+        if let Some(at) = self.shown.iter().position(|s| *s == shown) {
+            return Ok(SetExpr::Source(at));
+        }
+        let scan = self.scan;
+        let source = Source::Expression(Arc::new(Compiled::new(&e, &|id| scan.position(id))?));
+        Ok(SetExpr::Source(self.add(source, shown)))
+    }
+
+    /// Whether any part of a condition is answered by an index.
+    fn asks_index(&self, e: &Expr) -> Result<bool> {
+        if self.index_source(e)?.is_some() {
+            return Ok(true);
+        }
+        match e {
+            Expr::And(terms) | Expr::Or(terms) => {
+                for term in terms {
+                    if self.asks_index(term)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Expr::Not(inner) => self.asks_index(inner),
+            Expr::IsNull(inner) if inner.data_type() == nodedb_types::DataType::Bool => {
+                self.asks_index(inner)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn index_source(&self, e: &Expr) -> Result<Option<Source>> {
+        if let Expr::Column { id, .. } = e
+            && let Some(extra) = self.extra(*id)
+        {
+            return self.extra_source(extra);
+        }
+        let Some(call) = call_of(self.scan, e) else {
+            return Ok(None);
+        };
+        for index in self.scan.indexes.iter() {
+            let Some(contract) = contract(&index.method) else {
+                continue;
+            };
+            if let Some(op) = (contract.predicate)(&self.scan.collection, index, &call)? {
+                return Ok(Some(Source::Index {
+                    index: index.id,
+                    op,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn extra(&self, id: ColumnId) -> Option<&'a Extra> {
+        self.scan
+            .extras
+            .iter()
+            .find(|e| e.column == id && !e.is_score())
+    }
+
+    fn extra_source(&self, extra: &Extra) -> Result<Option<Source>> {
+        let Some(contract) = contract(&extra.index.method) else {
+            return Ok(None);
+        };
+        let op = (contract.predicate)(&self.scan.collection, &extra.index, &extra_call(extra))?;
+        Ok(op.map(|op| Source::Index {
+            index: extra.index.id,
+            op,
+        }))
+    }
+
+    /// The source behind a `text_match` whose value is wanted as a column; `None` for a NULL query,
+    /// which is unknown for every row.
+    pub(crate) fn truth(&mut self, id: ColumnId) -> Result<Option<usize>> {
+        let Some(extra) = self.extra(id) else {
+            return Ok(None);
+        };
+        let shown = format!("{id:?}");
+        if let Some(at) = self.shown.iter().position(|s| *s == shown) {
+            return Ok(Some(at));
+        }
+        let source = self.extra_source(extra)?;
+        Ok(source.map(|source| self.add(source, shown)))
+    }
+}
