@@ -153,7 +153,7 @@ impl<T> Wal<T> {
     /// failure, with [`WalError::Latched`].
     pub fn append(&self, records: &[Record<'_>], value: T) -> Result<(), Refused<T>> {
         let bytes = Group::<T>::frame_bytes_of(records);
-        let state = &mut *self.state.borrow_mut();
+        let mut state = self.state.borrow_mut();
         let refusal = if let Some(cause) = state.latched {
             Some(WalError::Latched(cause))
         } else if bytes > self.config.frame_bytes_max() {
@@ -167,6 +167,7 @@ impl<T> Wal<T> {
             return Err(Refused { error, value });
         }
         state.group.add(&self.io, records, Some(value));
+        drop(state);
         self.appended.notify();
         Ok(())
     }
@@ -217,8 +218,8 @@ impl<T> Wal<T> {
         idle && !state.sealed && state.latched.is_none()
     }
 
-    /// Writes a frame that names the durable end, if [`Wal::needs_seal`]. It flushes as
-    /// [`Wal::flush`] does, so what was appended since comes back as well.
+    /// Writes a frame that names the durable end, if [`Wal::needs_seal`]. It is a flush, called by
+    /// the task that flushes: what was appended since comes back as well.
     pub async fn seal(&self) -> Result<Vec<Durable<T>>, FlushFailed<T>> {
         if !self.needs_seal() {
             return Ok(Vec::new());
@@ -247,22 +248,15 @@ impl<T> Wal<T> {
         while let Some(number) = self.changed.until(|| self.segment_wanted()).await {
             self.state.borrow_mut().next = NextSegment::Preparing;
             let prepared = self.config.prepare(&self.io, number).await;
-            let state = &mut *self.state.borrow_mut();
-            match prepared {
-                Ok(file) => {
-                    let bytes = self.config.segment_bytes(number);
-                    state.next = NextSegment::Ready(Segment {
-                        number,
-                        file,
-                        bytes,
-                    });
+            if self.state.borrow().closed {
+                if let Ok(file) = prepared {
+                    // Closing fails only for a file that is not open.
+                    let _ = self.io.close(file).await;
                 }
-                Err(error) if error.is_no_space() => state.next = NextSegment::NoSpace,
-                Err(error) => {
-                    state.latched.get_or_insert(error);
-                    self.appended.notify();
-                }
+                return;
             }
+            self.segment_prepared(number, prepared);
+            self.appended.notify();
             self.changed.notify();
         }
     }
@@ -271,12 +265,6 @@ impl<T> Wal<T> {
     pub async fn close(&self) -> Result<(), WalError> {
         self.state.borrow_mut().closed = true;
         self.changed.notify();
-        self.changed
-            .until(|| {
-                let preparing = matches!(self.state.borrow().next, NextSegment::Preparing);
-                (!preparing || self.latched().is_some()).then_some(())
-            })
-            .await;
         let current = self.state.borrow().current.file;
         let next = std::mem::replace(&mut self.state.borrow_mut().next, NextSegment::NotNeeded);
         self.io.close(current).await?;
@@ -572,6 +560,24 @@ impl<T> Wal<T> {
                 Some(Err(WalError::NoSpace))
             }
             NextSegment::NotNeeded | NextSegment::Wanted | NextSegment::Preparing => None,
+        }
+    }
+
+    fn segment_prepared(&self, number: u32, prepared: Result<FileId, IoError>) {
+        let state = &mut *self.state.borrow_mut();
+        match prepared {
+            Ok(file) => {
+                let bytes = self.config.segment_bytes(number);
+                state.next = NextSegment::Ready(Segment {
+                    number,
+                    file,
+                    bytes,
+                });
+            }
+            Err(error) if error.is_no_space() => state.next = NextSegment::NoSpace,
+            Err(error) => {
+                state.latched.get_or_insert(error);
+            }
         }
     }
 
