@@ -1,0 +1,201 @@
+//! How results look: an aligned table, CSV, a JSON array, or a JSON object per line.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use nodedb_client::{DataType, Failure, Row, Value};
+use nodedb_types::{json, text};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+}
+
+/// Rows of a long result that a table shows: its head and its tail.
+const TABLE_HEAD: usize = 500;
+const TABLE_TAIL: usize = 20;
+/// Characters of a cell that a table shows.
+const CELL_CHARS_MAX: usize = 120;
+
+/// Writes a whole result.
+pub fn rows(
+    out: &mut dyn Write,
+    format: Format,
+    columns: &[(String, DataType)],
+    rows: &[Row],
+) -> io::Result<()> {
+    match format {
+        Format::Table => table(out, columns, rows),
+        Format::Csv => csv(out, columns, rows),
+        Format::Json => {
+            writeln!(out, "[")?;
+            for (at, row) in rows.iter().enumerate() {
+                let comma = if at + 1 < rows.len() { "," } else { "" };
+                writeln!(out, "  {}{comma}", object(columns, row))?;
+            }
+            writeln!(out, "]")
+        }
+        Format::Ndjson => rows
+            .iter()
+            .try_for_each(|row| writeln!(out, "{}", object(columns, row))),
+    }
+}
+
+/// One row as a JSON object, members in the order of the columns.
+fn object(columns: &[(String, DataType)], row: &Row) -> String {
+    let mut line = String::from("{");
+    for (at, ((name, data_type), value)) in columns.iter().zip(row.values()).enumerate() {
+        if at > 0 {
+            line.push_str(", ");
+        }
+        json::quote(name, &mut line);
+        line.push_str(": ");
+        match (data_type, value) {
+            // A document is nested, not quoted.
+            (DataType::Jsonb, Value::Jsonb(document)) => line.push_str(document),
+            _ => json::write_value(value, &mut line),
+        }
+    }
+    line.push('}');
+    line
+}
+
+fn cell(value: &Value) -> String {
+    let mut shown = String::new();
+    if !value.is_null() {
+        text::format(value, &mut shown);
+    }
+    shown
+}
+
+fn table(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> io::Result<()> {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    table.set_header(columns.iter().map(|(name, _)| name));
+    let mut add = |rows: &[Row]| {
+        for row in rows {
+            table.add_row(row.values().iter().map(|v| shorten(cell(v))));
+        }
+    };
+    if rows.len() > TABLE_HEAD + TABLE_TAIL {
+        add(&rows[..TABLE_HEAD]);
+        add(&rows[rows.len() - TABLE_TAIL..]);
+    } else {
+        add(rows);
+    }
+    for (at, (_, data_type)) in columns.iter().enumerate() {
+        let number = matches!(
+            data_type,
+            DataType::Int2
+                | DataType::Int4
+                | DataType::Int8
+                | DataType::Float4
+                | DataType::Float8
+                | DataType::Numeric(_)
+        );
+        if number && let Some(column) = table.column_mut(at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")?;
+    let s = if rows.len() == 1 { "" } else { "s" };
+    if rows.len() > TABLE_HEAD + TABLE_TAIL {
+        return writeln!(
+            out,
+            "({} row{s}; the first {TABLE_HEAD} and the last {TABLE_TAIL} are shown)",
+            rows.len()
+        );
+    }
+    writeln!(out, "({} row{s})", rows.len())
+}
+
+fn shorten(cell: String) -> String {
+    match cell.char_indices().nth(CELL_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &cell[..end]),
+        None => cell,
+    }
+}
+
+fn csv(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> io::Result<()> {
+    let quoted = |field: &str| {
+        if field.contains(['"', ',', '\n', '\r']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field.to_owned()
+        }
+    };
+    let header: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+    writeln!(out, "{}", header.join(","))?;
+    for row in rows {
+        // An empty text is quoted, so that it differs from NULL.
+        let fields: Vec<String> = row
+            .values()
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) if text.is_empty() => "\"\"".to_owned(),
+                value => quoted(&cell(value)),
+            })
+            .collect();
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// An error in psql's manner, with a caret under its position.
+pub fn failure(failure: &Failure, statement: &str) -> String {
+    let mut out = format!("ERROR:  {} ({})\n", failure.message(), failure.code());
+    if let Some(position) = failure.position() {
+        out.push_str(&caret(statement, position as usize));
+    }
+    for (label, text) in [("DETAIL", failure.detail()), ("HINT", failure.hint())] {
+        if let Some(text) = text {
+            out.push_str(&format!("{label}:  {text}\n"));
+        }
+    }
+    out
+}
+
+/// The statement's line that holds the 1-based character position, and a caret below it.
+fn caret(statement: &str, position: usize) -> String {
+    let mut before = position.saturating_sub(1);
+    for (number, line) in statement.lines().enumerate() {
+        let length = line.chars().count();
+        if before <= length {
+            let label = format!("LINE {}: ", number + 1);
+            let shown: String = line.chars().take(200).collect();
+            return format!(
+                "{label}{shown}\n{}^\n",
+                " ".repeat(label.len() + before.min(200))
+            );
+        }
+        before -= length + 1;
+    }
+    String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nodedb_client::SqlState;
+
+    #[test]
+    fn the_caret_stands_under_the_position() {
+        let failed = Failure::new(SqlState::UndefinedColumn, "column \"x\" does not exist").at(15);
+        let shown = failure(&failed, "SELECT 1\nWHERE x = 1");
+        assert_eq!(
+            shown,
+            "ERROR:  column \"x\" does not exist (42703)\nLINE 2: WHERE x = 1\n             ^\n"
+        );
+    }
+
+    #[test]
+    fn long_cells_are_cut_between_characters() {
+        let cut = shorten("é".repeat(200));
+        assert_eq!(cut.chars().count(), CELL_CHARS_MAX + 1);
+    }
+}

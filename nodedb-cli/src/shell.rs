@@ -1,0 +1,299 @@
+//! `ndb sql`: runs statements from `-c`, standard input or a prompt, over the native protocol.
+//!
+//! Exit codes are psql's: 0 when all went well, 1 for a fatal error of the shell itself, 2 when
+//! the connection was lost, 3 when a statement failed outside of a prompt.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nodedb_client::{Client, Failure, SqlState};
+use reedline::{
+    ColumnarMenu, Completer, DefaultCompleter, DefaultHinter, Emacs, FileBackedHistory, KeyCode,
+    KeyModifiers, MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, Reedline,
+    ReedlineEvent, ReedlineMenu, Signal, ValidationResult, Validator, default_emacs_keybindings,
+};
+
+use crate::render::{self, Format};
+use crate::split;
+
+/// What the process ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    Good = 0,
+    ConnectionLost = 2,
+    StatementFailed = 3,
+}
+
+pub struct Shell {
+    client: Client,
+    format: Format,
+    timing: bool,
+}
+
+/// Statements longer than this are not kept in the history.
+const HISTORY_STATEMENT_BYTES: usize = 10_000;
+const HISTORY_ENTRIES: usize = 5_000;
+
+const HELP: &str = "\
+Statements end with a semicolon. Commands:
+  \\d             collections           \\d NAME      columns and indexes of a collection
+  \\timing        switch timing         \\format F    table, csv, json or ndjson
+  \\?             this help             \\q           quit
+";
+
+impl Shell {
+    pub fn new(client: Client, format: Format) -> Shell {
+        Shell {
+            client,
+            format,
+            timing: false,
+        }
+    }
+
+    /// Runs the statements of a text, one after the other, and stops at the first that fails.
+    pub async fn run_text(&mut self, text: &str) -> Result<Exit> {
+        let mut rest = text;
+        while !split::is_blank(rest) {
+            let end = split::end_of_statement(rest).unwrap_or(rest.len());
+            let exit = self.run(&rest[..end]).await?;
+            if exit != Exit::Good {
+                return Ok(exit);
+            }
+            rest = &rest[end..];
+        }
+        Ok(Exit::Good)
+    }
+
+    /// Runs what standard input holds, or prompts when that is a terminal.
+    pub async fn run_input(&mut self) -> Result<Exit> {
+        if io::stdin().is_terminal() && io::stdout().is_terminal() {
+            return self.prompt().await;
+        }
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text)?;
+        self.run_text(&text).await
+    }
+
+    /// Runs one statement and shows its answer or its error.
+    async fn run(&mut self, statement: &str) -> Result<Exit> {
+        let statement = statement.trim();
+        if split::is_blank(statement) {
+            return Ok(Exit::Good);
+        }
+        let begin = Instant::now();
+        let outcome = self.answer(statement).await;
+        let took = begin.elapsed();
+        match outcome {
+            Ok(()) => {
+                if self.timing {
+                    println(&format!("Time: {}", show(took)))?;
+                }
+                Ok(Exit::Good)
+            }
+            Err(failure) => {
+                eprint!("{}", render::failure(&failure, statement));
+                let lost = failure.code() == SqlState::IoError && self.client.ping().await.is_err();
+                Ok(if lost {
+                    Exit::ConnectionLost
+                } else {
+                    Exit::StatementFailed
+                })
+            }
+        }
+    }
+
+    async fn answer(&self, statement: &str) -> Result<(), Failure> {
+        let shown = |e: io::Error| Failure::new(SqlState::IoError, format!("cannot write: {e}"));
+        let mut rows = self.client.sql(statement, &[]).await?;
+        let columns = rows.columns().await?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().await? {
+            all.push(row);
+        }
+        let mut out = io::stdout().lock();
+        if columns.is_empty() {
+            let command = rows
+                .done()
+                .map(|done| done.command.as_str())
+                .unwrap_or_default();
+            // Machine-readable formats carry rows only.
+            if self.format == Format::Table {
+                writeln!(out, "{command}").map_err(shown)?;
+            }
+            return Ok(());
+        }
+        render::rows(&mut out, self.format, &columns, &all).map_err(shown)
+    }
+
+    /// A backslash command; true when the shell is to end.
+    async fn command(&mut self, line: &str) -> Result<bool> {
+        let mut words = line.trim().trim_end_matches(';').split_whitespace();
+        match (words.next().unwrap_or_default(), words.next()) {
+            ("\\q" | "exit" | "quit", _) => return Ok(true),
+            ("\\?" | "\\h" | "help", _) => println(HELP)?,
+            ("\\timing", _) => {
+                self.timing = !self.timing;
+                println(if self.timing {
+                    "Timing is on."
+                } else {
+                    "Timing is off."
+                })?;
+            }
+            ("\\d" | "\\dt", None) => {
+                self.run("SELECT name, kind FROM (SELECT c.relname AS name, CASE c.relkind WHEN 'i' \
+                          THEN 'index' ELSE 'collection' END AS kind FROM pg_catalog.pg_class c JOIN \
+                          pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = \
+                          'public') AS t ORDER BY kind, name").await?;
+            }
+            ("\\d", Some(name)) => {
+                self.run(&format!("DESCRIBE {}", crate::load::quote(name)))
+                    .await?;
+            }
+            ("\\format", Some(name)) => match <Format as clap::ValueEnum>::from_str(name, true) {
+                Ok(format) => self.format = format,
+                Err(_) => eprintln!("formats are table, csv, json and ndjson"),
+            },
+            (other, _) => eprintln!("unknown command {other}; \\? lists the commands"),
+        }
+        Ok(false)
+    }
+
+    async fn prompt(&mut self) -> Result<Exit> {
+        let mut editor = self.editor().await?;
+        println("\\? for help, \\q to quit")?;
+        loop {
+            // The editor blocks its thread; the connection's tasks need theirs meanwhile.
+            let (back, signal) = tokio::task::spawn_blocking(move || {
+                let signal = editor.read_line(&NdbPrompt);
+                (editor, signal)
+            })
+            .await?;
+            editor = back;
+            match signal? {
+                Signal::Success(text) => {
+                    let line = text.trim();
+                    if line.starts_with('\\') || matches!(line, "exit" | "quit" | "help") {
+                        if self.command(line).await? {
+                            return Ok(Exit::Good);
+                        }
+                    } else if self.run_text(&text).await? == Exit::ConnectionLost {
+                        return Ok(Exit::ConnectionLost);
+                    }
+                }
+                Signal::CtrlD => return Ok(Exit::Good),
+                _ => {}
+            }
+        }
+    }
+
+    async fn editor(&self) -> Result<Reedline> {
+        let mut keys = default_emacs_keybindings();
+        keys.add_binding(
+            KeyModifiers::NONE,
+            KeyCode::Tab,
+            ReedlineEvent::UntilFound(vec![
+                ReedlineEvent::Menu("completion".to_owned()),
+                ReedlineEvent::MenuNext,
+            ]),
+        );
+        let mut editor = Reedline::create()
+            .with_validator(Box::new(WholeStatements))
+            .with_hinter(Box::new(DefaultHinter::default()))
+            .with_completer(self.completer().await)
+            .with_menu(ReedlineMenu::EngineCompleter(Box::new(
+                ColumnarMenu::default().with_name("completion"),
+            )))
+            .with_edit_mode(Box::new(Emacs::new(keys)));
+        if let Some(path) = history_path() {
+            editor = editor.with_history(Box::new(FileBackedHistory::with_file(
+                HISTORY_ENTRIES,
+                path,
+            )?));
+        }
+        // What looks like a secret, and bulk data, is not remembered.
+        Ok(editor.with_history_exclusion_prefix(Some(" ".to_owned())))
+    }
+
+    /// Keywords, and the names that the server knows now.
+    async fn completer(&self) -> Box<dyn Completer + Send> {
+        let mut words: Vec<String> = KEYWORDS.split_whitespace().map(str::to_owned).collect();
+        let names = "SELECT c.relname FROM pg_catalog.pg_class c UNION SELECT a.attname FROM \
+                     pg_catalog.pg_attribute a WHERE a.attnum > 0";
+        if let Ok(rows) = self.client.sql(names, &[]).await
+            && let Ok(rows) = rows.collect().await
+        {
+            for row in rows {
+                if let Some(nodedb_client::Value::Text(name)) = row.values().first() {
+                    words.push(name.clone());
+                }
+            }
+        }
+        let mut completer = DefaultCompleter::with_inclusions(&['_', '.']);
+        completer.insert(words);
+        Box::new(completer)
+    }
+}
+
+const KEYWORDS: &str = "\
+    SELECT FROM WHERE AND OR NOT NULL ORDER BY GROUP HAVING LIMIT OFFSET JOIN LEFT RIGHT FULL INNER \
+    CROSS ON USING UNION INTERSECT EXCEPT DISTINCT INSERT INTO VALUES UPDATE SET DELETE RETURNING \
+    CONFLICT DO NOTHING CREATE COLLECTION TABLE INDEX CHANGE STREAM DROP EXISTS PRIMARY KEY WITH \
+    EXPLAIN ANALYZE SHOW DESCRIBE CHECK COPY BIGINT INT TEXT BOOLEAN NUMERIC DOUBLE PRECISION UUID \
+    BYTEA DATE TIMESTAMP TIMESTAMPTZ INTERVAL JSONB VECTOR GEOGRAPHY GEOMETRY POINT text_match \
+    bm25_score ST_DWithin ST_Point ST_Distance fulltext rtree hnsw btree vector_cosine_ops count \
+    sum avg min max between like is in asc desc";
+
+fn show(took: Duration) -> String {
+    format!("{:.3} ms", took.as_secs_f64() * 1e3)
+}
+
+fn println(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", text.trim_end_matches('\n'))
+}
+
+fn history_path() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME")?;
+    Some(PathBuf::from(home).join(".ndb_history"))
+}
+
+/// Enter ends the input when it holds a whole statement or a command.
+struct WholeStatements;
+
+impl Validator for WholeStatements {
+    fn validate(&self, text: &str) -> ValidationResult {
+        let line = text.trim();
+        let command = line.starts_with('\\') || matches!(line, "exit" | "quit" | "help");
+        let whole = command
+            || split::is_blank(line)
+            || (line.ends_with(';') && split::end_of_statement(text).is_some())
+            || line.len() > HISTORY_STATEMENT_BYTES;
+        if whole {
+            ValidationResult::Complete
+        } else {
+            ValidationResult::Incomplete
+        }
+    }
+}
+
+struct NdbPrompt;
+
+impl Prompt for NdbPrompt {
+    fn render_prompt_left(&self) -> Cow<'_, str> {
+        Cow::Borrowed("nodedb")
+    }
+    fn render_prompt_right(&self) -> Cow<'_, str> {
+        Cow::Borrowed("")
+    }
+    fn render_prompt_indicator(&self, _: PromptEditMode) -> Cow<'_, str> {
+        Cow::Borrowed("=> ")
+    }
+    fn render_prompt_multiline_indicator(&self) -> Cow<'_, str> {
+        Cow::Borrowed("     -> ")
+    }
+    fn render_prompt_history_search_indicator(&self, search: PromptHistorySearch) -> Cow<'_, str> {
+        Cow::Owned(format!("(search: {}) ", search.term))
+    }
+}
