@@ -1,1 +1,7 @@
 //! The composition root: configuration, start and stop, the embedded node.
+
+pub mod config;
+pub mod data_dir;
+pub mod time;
+
+pub use config::Config;
