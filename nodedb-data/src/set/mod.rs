@@ -21,6 +21,7 @@ mod send;
 mod sorter;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use block::{BlockSet, Ids};
 pub use changes::{Changes, Mark};

@@ -200,6 +200,25 @@ impl Part {
         })
     }
 
+    /// A guess at how many rows satisfy an expression.
+    pub(super) fn likely_rows(&self, set: &SetExpr) -> u64 {
+        let all = self.rows.rows_alive();
+        let of = |term: &SetExpr| self.likely_rows(term);
+        match set {
+            SetExpr::All => all,
+            SetExpr::Nothing => 0,
+            SetExpr::Source(at) => match self.leaf(*at) {
+                Ok(leaf) if !leaf.is_expression() => leaf.estimate().rows.min(all),
+                // The usual guess for a predicate that nothing is known about.
+                _ => all / 3,
+            },
+            SetExpr::And(terms) => terms.iter().map(of).min().unwrap_or(all),
+            SetExpr::Or(terms) => terms.iter().map(of).sum::<u64>().min(all),
+            SetExpr::Not(term) => all - of(term),
+            SetExpr::IsUnknown(_) => all / 10,
+        }
+    }
+
     pub(super) fn leaf(&self, at: usize) -> Result<&Leaf> {
         let leaf = self.leaves.get(at);
         leaf.ok_or_else(|| Failure::internal("a query names a source that is not there"))

@@ -110,7 +110,7 @@ async fn rows(
         Order::Key(direction) => {
             let set_rows = ordered::send(cx, parts, ordered::By::Key, *direction, sender).await?;
             Ok(Totals {
-                set_rows: Some(set_rows),
+                set_rows,
                 ..Totals::default()
             })
         }
@@ -118,7 +118,7 @@ async fn rows(
             let by = ordered::By::Index(*index);
             let set_rows = ordered::send(cx, parts, by, *direction, sender).await?;
             Ok(Totals {
-                set_rows: Some(set_rows),
+                set_rows,
                 ..Totals::default()
             })
         }

@@ -127,7 +127,12 @@ impl<'a> Scan<'a> {
 
 impl Part {
     /// Rows of U in a block whose visible version satisfies the whole predicate.
-    async fn visible(&self, cx: &Context, block: u16, changed: &BlockSet) -> Result<BlockSet> {
+    pub(super) async fn visible(
+        &self,
+        cx: &Context,
+        block: u16,
+        changed: &BlockSet,
+    ) -> Result<BlockSet> {
         let mut there = Vec::new();
         self.read_each(cx, changed.surrogates(block), 0, |version, _| {
             there.push(version.surrogate.get() as u16);

@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use nodedb_bridge::account::MemoryAccount;
 use nodedb_bridge::expression::BatchExpression;
-use nodedb_bridge::plan::{LeafReport, Order, Output, OutputColumn, SetExpr, SetQuery, Source};
+use nodedb_bridge::plan::{
+    Direction, LeafReport, Order, Output, OutputColumn, SetExpr, SetQuery, Source,
+};
 use nodedb_bridge::reply::Frame;
 use nodedb_bridge::request::Statement;
 use nodedb_types::{
@@ -211,6 +213,13 @@ fn shard_of(rows: u32) -> Rc<Shard> {
     shard
 }
 
+fn by_n(direction: Direction) -> Order {
+    Order::Index {
+        index: shard::BY_N,
+        direction,
+    }
+}
+
 fn ids() -> Output {
     Output::Rows(vec![OutputColumn::Column(0)])
 }
@@ -288,7 +297,7 @@ fn a_reader_that_left_and_a_deadline_stop_the_work() {
 fn a_sort_that_is_too_big_fails_for_want_of_memory() {
     let shard = shard_of(500);
     let session = Session::new(CommitTs(1000), 10_000);
-    let order = Order::Key(nodedb_bridge::plan::Direction::Descending);
+    let order = Order::Key(Direction::Descending);
     let mut sorted = query(Vec::new(), SetExpr::All, order, ids());
     let failure = session
         .run(&sorted, from_ref(&shard), 500, || {})
@@ -297,9 +306,7 @@ fn a_sort_that_is_too_big_fails_for_want_of_memory() {
     sorted.limit = Some(5);
     session.run(&sorted, &[shard], 500, || {}).unwrap();
     let batches = session.batches();
-    let ids = batches[0]
-        .column(0)
-        .as_primitive::<arrow::datatypes::Int64Type>();
+    let ids = batches[0].column(0).as_primitive::<Int64Type>();
     assert!(ids.values().iter().eq(&[500, 499, 498, 497, 496]));
 }
 
@@ -327,4 +334,28 @@ fn frames_are_of_bounded_size() {
         rows += batch.num_rows();
     }
     assert_eq!(rows, 40_000);
+}
+
+#[test]
+fn the_first_of_many_are_found_along_the_index() {
+    let shard = shard_of(3000);
+    let session = Session::new(CommitTs(10_000), 1 << 20);
+    for (order, first) in [
+        (Order::Key(Direction::Ascending), 1),
+        (Order::Key(Direction::Descending), 3000),
+        (by_n(Direction::Ascending), 1),
+        (by_n(Direction::Descending), 3000),
+    ] {
+        let mut some = query(Vec::new(), SetExpr::All, order, ids());
+        some.limit = Some(5);
+        let report = session
+            .run(&some, from_ref(&shard), 1000, || {})
+            .unwrap()
+            .unwrap();
+        let batches = session.batches();
+        let ids = batches[0].column(0).as_primitive::<Int64Type>();
+        assert_eq!((ids.len(), ids.value(0)), (5, first));
+        assert_eq!(report.rows_fetched, 5);
+        assert!(report.rows_examined < 100, "{}", report.rows_examined);
+    }
 }

@@ -526,6 +526,30 @@ proptest! {
         })?;
     }
 
+    /// A walk along an index gives each row once and in the place of its visible version, though
+    /// rows move in the index, leave it and come back.
+    #[test]
+    fn walks_stand_while_their_rows_move(
+        program in program(),
+        past in writes(120),
+        recent in writes(10),
+        meanwhile in writes(150),
+        limit in 1u64..4,
+        by in by(),
+    ) {
+        check(&Program {
+            past,
+            recent,
+            meanwhile,
+            set: SetExpr::Or(vec![SetExpr::Source(0), SetExpr::Not(Box::new(SetExpr::Source(0)))]),
+            by,
+            limit: Some(limit),
+            count: false,
+            units: 5,
+            ..program
+        })?;
+    }
+
     /// A row is asked by an expression only where the terms before it hold for the version that
     /// the statement sees, whatever is committed meanwhile.
     #[test]
