@@ -116,17 +116,17 @@ fn ordered(x: f32) -> u32 {
 
 /// The position of a cell along the Hilbert curve through all of them (Hilbert 1891; the loop
 /// walks down the quadrants and turns the rest of the coordinates as the curve turns in each).
+/// It has no branches, as they would be taken at random.
 fn hilbert(mut x: u32, mut y: u32) -> u64 {
     let mut position = 0;
     for bit in (0..32).rev() {
         let (right, upper) = (x >> bit & 1, y >> bit & 1);
         position = position << 2 | u64::from((3 * right) ^ upper);
-        if upper == 0 {
-            if right == 1 {
-                (x, y) = (!x, !y);
-            }
-            (x, y) = (y, x);
-        }
+        // All ones in the lower half, there in the right quarter.
+        let lower = upper.wrapping_sub(1);
+        let flip = lower & right.wrapping_neg();
+        let swap = (x ^ y) & lower;
+        (x, y) = (x ^ swap ^ flip, y ^ swap ^ flip);
     }
     position
 }

@@ -17,13 +17,13 @@ use super::run::{Builder, Entry, Run};
 use crate::pace::{Budget, Turn};
 
 /// Entries of the tail before it is sealed: as many as can be sorted within a commit.
-pub(super) const TAIL_MAX: usize = 1024;
-/// Runs of one size that are merged.
+pub(super) const TAIL_MAX: usize = 512;
+/// Runs of one size that are merged; up to twice as many where more are waiting.
 const MERGE_RUNS: usize = 4;
 /// Entries of the tail that are looked at for a unit.
 const TAIL_PER_UNIT: usize = 32;
 /// Units of merging one entry.
-const MERGE_ENTRY: u32 = 2;
+const MERGE_ENTRY: u32 = 3;
 
 pub(super) struct Tree {
     world: World,
@@ -120,6 +120,7 @@ impl Tree {
                 .runs
                 .iter()
                 .filter(|other| tier(other) == tier(run))
+                .take(2 * MERGE_RUNS)
                 .cloned()
                 .collect();
             if same.len() >= MERGE_RUNS {
