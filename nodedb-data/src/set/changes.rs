@@ -16,18 +16,26 @@ use super::row_set::RowSet;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Mark(u64);
 
-/// The newest change of one row.
+/// A change of one row of a block.
 #[derive(Clone, Copy)]
-struct Newest {
+struct Change {
     commit: CommitTs,
+    /// The highest commit up to here, so that a reader finds where its changes begin although
+    /// transactions over several shards may be applied after later ones.
+    ceiling: CommitTs,
     mark: Mark,
+    low: u16,
 }
+
+/// Above this many changes a block keeps only the newest of each row.
+const BLOCK_CHANGES: usize = 1 << 16;
 
 /// Rows with a version above the oldest snapshot that anybody reads.
 #[derive(Default)]
 pub struct Changes {
-    blocks: BTreeMap<u16, BTreeMap<u16, Newest>>,
-    /// In the order of recording; positions count from `first`.
+    /// In the order of recording.
+    blocks: BTreeMap<u16, VecDeque<Change>>,
+    /// All of them in the order of recording; positions count from `first`.
     log: VecDeque<(CommitTs, Surrogate)>,
     first: u64,
     /// No change above this is known, so most readers need not look.
@@ -41,11 +49,12 @@ impl Changes {
         let mark = self.mark();
         self.log.push_back((commit, surrogate));
         self.newest = self.newest.max(commit);
-        let newest = Newest { commit, mark };
-        self.blocks
-            .entry(surrogate.block())
-            .or_default()
-            .insert(surrogate.get() as u16, newest);
+        let block = self.blocks.entry(surrogate.block()).or_default();
+        push(block, commit, mark, surrogate.get() as u16);
+        // Each row stands there once afterwards, so this happens every so many changes at most.
+        if block.len() >= 2 * BLOCK_CHANGES {
+            keep_newest(block);
+        }
     }
 
     /// What is recorded from now on comes at or after this.
@@ -58,11 +67,14 @@ impl Changes {
         if self.newest <= snapshot {
             return BlockSet::new();
         }
-        let Some(rows) = self.blocks.get(&block) else {
+        let Some(changes) = self.blocks.get(&block) else {
             return BlockSet::new();
         };
-        let above = rows.iter().filter(|(_, newest)| newest.commit > snapshot);
-        BlockSet::from_sorted(above.map(|(low, _)| *low))
+        let begin = changes.partition_point(|change| change.ceiling <= snapshot);
+        let above = changes
+            .range(begin..)
+            .filter(|change| change.commit > snapshot);
+        above.map(|change| change.low).collect()
     }
 
     /// The first block at or above `from` with a row that has a version above `snapshot`.
@@ -70,18 +82,22 @@ impl Changes {
         if self.newest <= snapshot {
             return None;
         }
-        let above = |rows: &BTreeMap<u16, Newest>| rows.values().any(|n| n.commit > snapshot);
+        let above = |changes: &VecDeque<Change>| {
+            changes
+                .back()
+                .is_some_and(|change| change.ceiling > snapshot)
+        };
         let mut blocks = self.blocks.range(from..);
         blocks
-            .find(|(_, rows)| above(rows))
+            .find(|(_, changes)| above(changes))
             .map(|(block, _)| *block)
     }
 
     /// Rows changed at or after `mark`, however high their timestamps. Changes that a trim took
     /// away since are missing, and a reader that holds its snapshot cannot need them.
     pub fn after(&self, mark: Mark) -> RowSet {
-        let skip = mark.0.saturating_sub(self.first) as usize;
-        let rows = self.log.iter().skip(skip);
+        let skip = (mark.0.saturating_sub(self.first) as usize).min(self.log.len());
+        let rows = self.log.range(skip..);
         rows.map(|(_, surrogate)| surrogate.get()).collect()
     }
 
@@ -91,9 +107,9 @@ impl Changes {
         for _ in 0..max {
             match self.log.front() {
                 Some((commit, surrogate)) if *commit <= oldest => {
-                    let (block, low) = (surrogate.block(), surrogate.get() as u16);
-                    self.forget(block, low, Mark(self.first));
+                    let block = surrogate.block();
                     self.log.pop_front();
+                    self.forget(block, Mark(self.first));
                     self.first += 1;
                 }
                 _ => return false,
@@ -102,26 +118,55 @@ impl Changes {
         true
     }
 
-    fn forget(&mut self, block: u16, low: u16, mark: Mark) {
-        let Some(rows) = self.blocks.get_mut(&block) else {
+    /// Takes the change at `mark` out of its block, where it is the oldest if it is still there.
+    fn forget(&mut self, block: u16, mark: Mark) {
+        let Some(changes) = self.blocks.get_mut(&block) else {
             return;
         };
-        if rows.get(&low).is_some_and(|newest| newest.mark == mark) {
-            rows.remove(&low);
-            if rows.is_empty() {
-                self.blocks.remove(&block);
-            }
+        if changes.front().is_some_and(|change| change.mark == mark) {
+            changes.pop_front();
+        }
+        if changes.is_empty() {
+            self.blocks.remove(&block);
         }
     }
 
     /// Bytes held on the heap, roughly.
     pub fn heap_bytes(&self) -> usize {
-        self.log.capacity() * size_of::<(CommitTs, Surrogate)>() + self.log.len() * 32
+        let each = size_of::<(CommitTs, Surrogate)>() + size_of::<Change>();
+        self.log.capacity() * each
+    }
+}
+
+fn push(block: &mut VecDeque<Change>, commit: CommitTs, mark: Mark, low: u16) {
+    let ceiling = block.back().map_or(commit, |last| last.ceiling.max(commit));
+    block.push_back(Change {
+        commit,
+        ceiling,
+        mark,
+        low,
+    });
+}
+
+/// Of the changes of one row only the newest is needed: a row is in U when that lies above the
+/// snapshot.
+fn keep_newest(block: &mut VecDeque<Change>) {
+    let mut seen = BlockSet::new();
+    let mut kept = Vec::new();
+    while let Some(change) = block.pop_back() {
+        if seen.insert(change.low) {
+            kept.push(change);
+        }
+    }
+    for change in kept.into_iter().rev() {
+        push(block, change.commit, change.mark, change.low);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn row(raw: u32) -> Surrogate {
@@ -164,5 +209,63 @@ mod tests {
         assert!(!changes.trim(CommitTs(3), 1));
         assert_eq!(changes.next_block(CommitTs(0), 0), None);
         assert!(changes.after(changes.mark()).is_empty());
+    }
+    proptest! {
+        #[test]
+        fn equal_to_a_plain_list(
+            steps in prop::collection::vec((1u64..60, 1u32..9, 0u32..3), 1..80),
+            trims in prop::collection::vec((0u64..60, 0usize..20), 0..4),
+            compact in any::<bool>(),
+            mark in 0usize..80,
+        ) {
+            let mut changes = Changes::default();
+            let mut list: Vec<(u64, u32)> = Vec::new();
+            let mut at = None;
+            for (n, (commit, low, block)) in steps.into_iter().enumerate() {
+                if n == mark {
+                    at = Some((changes.mark(), list.len()));
+                }
+                let id = block << 16 | low;
+                // Versions of one row ascend.
+                let newest = list.iter().filter(|(_, row)| *row == id).map(|(ts, _)| *ts).max();
+                let commit = commit.max(newest.unwrap_or(0) + 1);
+                changes.record(CommitTs(commit), row(id));
+                list.push((commit, id));
+            }
+            if let Some((mark, from)) = at {
+                let after: RowSet = list[from..].iter().map(|(_, id)| *id).collect();
+                prop_assert_eq!(changes.after(mark), after);
+            }
+            if compact {
+                changes.blocks.values_mut().for_each(keep_newest);
+            }
+            let mut oldest = 0;
+            for (ts, max) in trims {
+                oldest = oldest.max(ts);
+                changes.trim(CommitTs(oldest), max);
+            }
+            for snapshot in oldest..62 {
+                for block in 0..3u16 {
+                    let above = list.iter().filter(|(ts, id)| *ts > snapshot && (id >> 16) as u16 == block);
+                    let above: BlockSet = above.map(|(_, id)| *id as u16).collect();
+                    let next = list.iter().filter(|(ts, id)| *ts > snapshot && (id >> 16) as u16 >= block);
+                    let next = next.map(|(_, id)| (id >> 16) as u16).min();
+                    prop_assert_eq!(changes.since(CommitTs(snapshot), block), above);
+                    prop_assert_eq!(changes.next_block(CommitTs(snapshot), block), next);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_written_again_and_again_takes_bounded_room() {
+        let mut changes = Changes::default();
+        for ts in 1..=(2 * BLOCK_CHANGES as u64 + 10) {
+            changes.record(CommitTs(ts), row(7));
+        }
+        assert!(changes.blocks[&0].len() <= 11);
+        assert_eq!(ids(&changes.since(CommitTs(5), 0)), [7]);
+        changes.trim(CommitTs(u64::MAX), usize::MAX);
+        assert!(changes.blocks.is_empty() && changes.log.is_empty());
     }
 }

@@ -12,9 +12,9 @@ use arrow::array::{Array, AsArray, BooleanArray};
 use nodedb_bridge::expression::BatchExpression;
 use nodedb_bridge::plan::{SetExpr, SetQuery, Source as SourcePlan, SourceReport};
 use nodedb_types::arrow_map::BatchBuilder;
-use nodedb_types::limits::EXPRESSION_ROWS_MAX;
+use nodedb_types::limits::{EXPRESSION_ROWS_MAX, STATEMENT_DEPTH_MAX};
 use nodedb_types::row::RowView;
-use nodedb_types::{Collection, DataType, Failure, Result, ShardId, Surrogate};
+use nodedb_types::{Collection, DataType, Failure, Result, ShardId, SqlState, Surrogate};
 
 use super::block::BlockSet;
 use super::context::Context;
@@ -146,6 +146,12 @@ impl Part {
             set: SetExpr::Nothing,
             examined: Cell::new(0),
         };
+        if is_deeper(&query.set, STATEMENT_DEPTH_MAX) {
+            return Err(Failure::new(
+                SqlState::StatementTooComplex,
+                "the predicate is nested too deeply",
+            ));
+        }
         part.set = part.arrange(&query.set)?.0;
         Ok(part)
     }
@@ -330,12 +336,24 @@ impl Part {
     }
 }
 
+/// True when an expression is nested deeper than `levels`; it is not looked into further.
+fn is_deeper(set: &SetExpr, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else {
+        return true;
+    };
+    match set {
+        SetExpr::All | SetExpr::Nothing | SetExpr::Source(_) => false,
+        SetExpr::And(terms) | SetExpr::Or(terms) => terms.iter().any(|t| is_deeper(t, below)),
+        SetExpr::Not(term) | SetExpr::IsUnknown(term) => is_deeper(term, below),
+    }
+}
+
 /// The index by its id; control plans only with public ones, which every shard has.
 pub(super) fn index_of(rows: &dyn Rows, index: nodedb_types::IndexId) -> Result<SharedIndex> {
     let found = rows.index(index);
     found.ok_or_else(|| {
         let message = format!("index {index} does not exist on shard {}", rows.shard());
-        Failure::new(nodedb_types::SqlState::UndefinedObject, message)
+        Failure::new(SqlState::UndefinedObject, message)
     })
 }
 

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use nodedb_bridge::op::EngineRank;
 use nodedb_bridge::plan::{
-    LeafReport, Order, Output, SetQuery, Source, SourceReport, TextStatistics,
+    LeafReport, Order, Output, OutputColumn, SetQuery, Source, SourceReport, TextStatistics,
 };
 use nodedb_bridge::reply::Frame;
-use nodedb_types::{Collection, IndexId, Result};
+use nodedb_types::{Collection, Failure, IndexId, Result};
 
 use super::context::Context;
 use super::part::{Part, index_of};
@@ -52,6 +52,12 @@ async fn answer(
     cx: &Context,
 ) -> Result<Option<Box<LeafReport>>> {
     cx.check()?;
+    if let Output::Rows(columns) = &query.output
+        && columns.contains(&OutputColumn::Score)
+        && !matches!(query.order, Order::Rank(_))
+    {
+        return Err(Failure::internal("a score without a ranking"));
+    }
     let wanted = shards.into_iter();
     let wanted = wanted.filter(|rows| query.shard.is_none_or(|shard| rows.shard() == shard));
     let mut parts = Vec::new();

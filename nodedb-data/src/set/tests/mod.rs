@@ -359,3 +359,36 @@ fn the_first_of_many_are_found_along_the_index() {
         assert!(report.rows_examined < 100, "{}", report.rows_examined);
     }
 }
+
+#[test]
+fn deep_predicates_run_and_deeper_ones_are_refused() {
+    let shard = shard_of(10);
+    let limit = nodedb_types::limits::STATEMENT_DEPTH_MAX;
+    let nested = |levels: usize| {
+        (1..levels).fold(SetExpr::All, |term, level| match level % 3 {
+            0 => SetExpr::And(vec![term]),
+            1 => SetExpr::Or(vec![SetExpr::Nothing, term]),
+            _ => SetExpr::Not(Box::new(SetExpr::Not(Box::new(term)))),
+        })
+    };
+    let session = Session::new(CommitTs(1000), 1 << 20);
+    let deep = query(Vec::new(), nested(limit * 3 / 4), Order::Any, Output::Count);
+    session.run(&deep, from_ref(&shard), 100, || {}).unwrap();
+    assert!(matches!(
+        session.reader.borrow().frames[..],
+        [Frame::Count(10)]
+    ));
+    let deeper = query(Vec::new(), nested(limit + 1), Order::Any, Output::Count);
+    let failure = session
+        .run(&deeper, from_ref(&shard), 100, || {})
+        .unwrap_err();
+    assert_eq!(failure.code(), SqlState::StatementTooComplex);
+}
+
+#[test]
+fn a_score_needs_a_ranking() {
+    let session = Session::new(CommitTs(1000), 1 << 20);
+    let output = Output::Rows(vec![OutputColumn::Score]);
+    let asked = query(Vec::new(), SetExpr::All, Order::Any, output);
+    assert!(session.run(&asked, &[shard_of(1)], 100, || {}).is_err());
+}
