@@ -21,5 +21,8 @@ mod rel;
 mod rules;
 
 pub use bind::{BindContext, Bound, bind, data_type};
-pub use executor::RelationalPlan;
+pub use executor::{
+    Executor, ExecutorConfig, LeafItem, LeafStream, Leaves, RelationalPlan, Reports, RowStream,
+    RunContext, run_inline,
+};
 pub use function::{Argument, Function, Returns, Volatility, reference};

@@ -22,11 +22,12 @@ use crate::expr::compiled::{Compiled, positioned};
 use crate::expr::fold::Given;
 use crate::expr::{CompareOp, Expr};
 use crate::plan::{
-    GetPlan, Merge, MergeKey, Plan, Projection, RelationalPlan, SetPlan, key_bytes, shard_of,
+    Environment, GetPlan, Merge, MergeKey, Plan, Projection, RelationalPlan, SetPlan, key_bytes,
+    shard_of,
 };
 use crate::rel::{AggregateKind, ColumnId, Extra, Rel, Scan, SortKey};
 
-pub(crate) use leaf::{LeafPlan, plan_leaf};
+pub(crate) use leaf::{Leaf, LeafPlan, plan_leaf};
 pub(crate) use source::Sources;
 
 /// The plan of a query, parameters filled in.
@@ -289,20 +290,38 @@ fn get_plan(
     columns: &[crate::catalog::ResultColumn],
     given: &Given<'_>,
 ) -> Result<Option<Plan>> {
-    let Some((keys, rest)) = keys_of(&chain.scan, chain.conjuncts.clone())? else {
-        return Ok(None);
-    };
-    let several = keys.len() > 1;
-    if several && (!chain.order.is_empty() || chain.limit.is_some() || chain.offset > 0) {
-        return Ok(None);
-    }
     if chain.offset > 0 || chain.limit == Some(0) {
         return Ok(None);
     }
+    let found = get_of(&chain.scan, &chain.conjuncts, shown, given.environment)?;
+    let Some((get, expressions)) = found else {
+        return Ok(None);
+    };
+    let several = get.keys.len() > 1;
+    if several && (!chain.order.is_empty() || chain.limit.is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(Plan::Get(GetPlan {
+        collection: chain.scan.collection.clone(),
+        get,
+        projection: Arc::new(Projection::new(columns.to_vec(), expressions)),
+    })))
+}
+
+/// The read by key that a conjunction is, and `shown` over its output columns.
+pub(crate) fn get_of(
+    scan: &Scan,
+    conjuncts: &[Expr],
+    shown: &[Expr],
+    environment: &Environment,
+) -> Result<Option<(Get, Vec<Expr>)>> {
+    let Some((keys, rest)) = keys_of(scan, conjuncts.to_vec())? else {
+        return Ok(None);
+    };
     let mut output = Vec::new();
     let mut expressions = Vec::new();
     for e in shown {
-        let Some(e) = output_positions(e.clone(), &chain.scan, &mut output) else {
+        let Some(e) = output_positions(e.clone(), scan, &mut output) else {
             return Ok(None);
         };
         expressions.push(e);
@@ -310,7 +329,6 @@ fn get_plan(
     let filter = match rest.is_empty() {
         true => None,
         false => {
-            let scan = &chain.scan;
             let rest = Expr::all(rest);
             if rest
                 .columns()
@@ -326,21 +344,18 @@ fn get_plan(
     let mut located = Vec::with_capacity(keys.len());
     for key in keys {
         let bytes = key_bytes(&key)?;
-        let shard = shard_of(&bytes, given.environment);
+        let shard = shard_of(&bytes, environment);
         if !located.iter().any(|(_, known)| *known == bytes) {
             located.push((shard, bytes));
         }
     }
-    Ok(Some(Plan::Get(GetPlan {
-        collection: chain.scan.collection.clone(),
-        get: Get {
-            collection: chain.scan.collection.id,
-            keys: located,
-            filter,
-            output: output.into(),
-        },
-        projection: Arc::new(Projection::new(columns.to_vec(), expressions)),
-    })))
+    let get = Get {
+        collection: scan.collection.id,
+        keys: located,
+        filter,
+        output: output.into(),
+    };
+    Ok(Some((get, expressions)))
 }
 
 /// Replaces columns by positions in `output`, adding those that are new. `None` when a column is

@@ -1,8 +1,8 @@
 //! FROM: relations, joins, subqueries, common table expressions, functions that give rows.
 
 use nodedb_types::schema::IndexState;
-use nodedb_types::{DataType, Failure, Result, SqlState, Value};
-use sqlparser::ast::{self, Spanned};
+use nodedb_types::{DataType, Failure, Result, SqlState};
+use sqlparser::ast;
 use std::sync::Arc;
 
 use super::name::{NamedColumn, NamedRelation, Scope, fold_case, schema_and_name};

@@ -264,6 +264,18 @@ impl Expr {
         }
     }
 
+    /// Rewrites the operands.
+    pub(crate) fn map_children<E>(
+        mut self,
+        f: &mut dyn FnMut(Expr) -> Result<Expr, E>,
+    ) -> Result<Expr, E> {
+        for child in self.children_mut() {
+            let taken = std::mem::replace(child, Expr::bool(true));
+            *child = f(taken)?;
+        }
+        Ok(self)
+    }
+
     /// Rewrites bottom up.
     pub(crate) fn transform<E>(
         mut self,

@@ -17,6 +17,8 @@ mod string;
 mod system;
 mod vector;
 
+pub(crate) use datetime::series_step;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 

@@ -1,0 +1,820 @@
+//! Bound queries to DataFusion's logical plans.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use datafusion::common::ScalarValue;
+use datafusion::common::{Column, DFSchema, JoinType, Result};
+use datafusion::datasource::cte_worktable::CteWorkTable;
+use datafusion::datasource::{TableProvider, provider_as_source};
+use datafusion::functions_aggregate as aggregates;
+use datafusion::functions_window as windows;
+use datafusion::logical_expr::expr::{AggregateFunction, Sort, WindowFunction};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr as DfExpr, GroupingSet, LogicalPlan, LogicalPlanBuilder, WindowFrame,
+    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
+};
+use futures::{StreamExt, stream};
+use nodedb_bridge::plan::{Order, Output, SetQuery};
+use nodedb_types::arrow_map::arrow_type;
+use nodedb_types::{DataType, Failure, Value};
+
+use super::RunContext;
+use super::aggregate;
+use super::error::wrap;
+use super::expression::{Schemas, name};
+use super::leaf::{LeafTable, Ready, schema_of};
+use super::stream::{Batches, StreamTable};
+use crate::expr::builder::{array_of, batch_of};
+use crate::expr::{ColumnId, Expr};
+use crate::plan::Environment;
+use crate::rel::{
+    AggregateCall, AggregateKind, FrameBound, FrameUnits, JoinKind, Rel, SetKind, SortKey,
+    WindowCall, WindowKind,
+};
+use crate::rules::{self, LeafPlan, Sources, chain_of, plan_leaf};
+
+/// Makes one statement's plan.
+pub(super) struct Lowering {
+    context: RunContext,
+    environment: Environment,
+    next: u32,
+}
+
+type Outer<'a> = &'a [Arc<DFSchema>];
+
+impl Lowering {
+    pub(super) fn new(context: RunContext, environment: Environment) -> Lowering {
+        Lowering {
+            context,
+            environment,
+            next: 0,
+        }
+    }
+
+    /// A number used nowhere else in the plan.
+    pub(super) fn fresh(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    /// The whole query, with exactly the columns it shows, in order, named by position.
+    pub(super) fn query(&mut self, query: &crate::bind::Query) -> Result<LogicalPlan> {
+        let plan = self.rel(&query.rel, &[])?;
+        let mut expressions = Vec::new();
+        for (i, (id, _)) in query.columns.iter().enumerate() {
+            let schemas = Schemas {
+                own: plan.schema(),
+                outer: &[],
+                in_filter: false,
+            };
+            expressions.push(self.column(*id, &schemas)?.alias(format!("o{i}")));
+        }
+        LogicalPlanBuilder::from(plan).project(expressions)?.build()
+    }
+
+    pub(super) fn rel(&mut self, rel: &Rel, outer: Outer<'_>) -> Result<LogicalPlan> {
+        if let Some(plan) = self.ready(rel)? {
+            return Ok(plan);
+        }
+        match rel {
+            Rel::Scan(scan) => {
+                let table =
+                    LeafTable::new(scan.clone(), self.context.clone(), self.environment.clone());
+                self.table(&format!("s{}", scan.id), Arc::new(table))
+            }
+            Rel::Virtual { table, columns } => {
+                let types = table.table.columns();
+                let columns: Vec<(ColumnId, DataType)> = columns
+                    .iter()
+                    .zip(&types)
+                    .map(|(id, c)| (*id, c.data_type))
+                    .collect();
+                let source = table.table.clone();
+                self.stream(&table.name, &columns, move || {
+                    let rows = source.rows();
+                    stream::once(async move { rows }).boxed()
+                })
+            }
+            Rel::Values { columns, rows } => self.values(columns, rows, outer),
+            Rel::Filter { input, predicate } => {
+                let input = self.rel(input, outer)?;
+                let predicate = self.condition(predicate, &input, outer)?;
+                LogicalPlanBuilder::from(input).filter(predicate)?.build()
+            }
+            Rel::Project { input, expressions } => {
+                let input = self.rel(input, outer)?;
+                let expressions = expressions
+                    .iter()
+                    .map(|(id, e)| self.named(*id, e, &input, outer))
+                    .collect::<Result<Vec<_>>>()?;
+                LogicalPlanBuilder::from(input)
+                    .project(expressions)?
+                    .build()
+            }
+            Rel::Join {
+                kind,
+                left,
+                right,
+                on,
+            } => self.join(*kind, left, right, on, outer),
+            Rel::Aggregate {
+                input,
+                keys,
+                sets,
+                aggregates,
+            } => self.aggregate(input, keys, sets.as_deref(), aggregates, outer),
+            Rel::Window { input, calls } => self.window(input, calls, outer),
+            Rel::Sort { input, keys } => {
+                let input = self.rel(input, outer)?;
+                let keys = self.sort_keys(keys, &input, outer)?;
+                LogicalPlanBuilder::from(input).sort(keys)?.build()
+            }
+            Rel::Limit {
+                input,
+                limit,
+                offset,
+            } => {
+                let count = |e: &Option<Expr>, what| match e {
+                    Some(e) => rules::row_count(e, what).map_err(wrap),
+                    None => Ok(None),
+                };
+                let limit = count(limit, "LIMIT")?;
+                let offset = count(offset, "OFFSET")?.unwrap_or(0);
+                let input = self.rel(input, outer)?;
+                let rows = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+                LogicalPlanBuilder::from(input)
+                    .limit(rows(offset), limit.map(rows))?
+                    .build()
+            }
+            Rel::Distinct { input, on, order } => {
+                let input = self.rel(input, outer)?;
+                match on {
+                    None => LogicalPlanBuilder::from(input).distinct()?.build(),
+                    Some(on) => self.distinct_on(input, on, order, outer),
+                }
+            }
+            Rel::SetOperation {
+                kind,
+                all,
+                left,
+                right,
+                columns,
+            } => self.set_operation(*kind, *all, left, right, columns, outer),
+            Rel::Recursive {
+                name: working,
+                columns,
+                start,
+                step,
+                all,
+            } => {
+                let start = self.rel(start, outer)?;
+                let start = self.renamed(start, columns)?;
+                let step = self.rel(step, outer)?;
+                let step = self.renamed(step, columns)?;
+                LogicalPlanBuilder::from(start)
+                    .to_recursive_query(working.clone(), step, !all)?
+                    .build()
+            }
+            Rel::Working {
+                name: working,
+                columns,
+            } => {
+                // The work table has the names of the recursive query, found by position.
+                let table = CteWorkTable::new(working, schema_of(columns));
+                self.table(working, Arc::new(table))
+            }
+            Rel::Series {
+                column,
+                data_type,
+                arguments,
+            } => self.series(*column, *data_type, arguments),
+        }
+    }
+
+    fn table(&mut self, name: &str, table: Arc<dyn TableProvider>) -> Result<LogicalPlan> {
+        LogicalPlanBuilder::scan(name, provider_as_source(table), None)?.build()
+    }
+
+    fn stream(
+        &mut self,
+        label: &str,
+        columns: &[(ColumnId, DataType)],
+        make: impl Fn() -> Batches + Send + Sync + 'static,
+    ) -> Result<LogicalPlan> {
+        let table = StreamTable {
+            label: label.to_owned(),
+            schema: schema_of(columns),
+            make: Arc::new(make),
+        };
+        let name = format!("v{}", self.fresh());
+        self.table(&name, Arc::new(table))
+    }
+
+    /// A part that is one set query: ordered and limited, or a count.
+    fn ready(&mut self, rel: &Rel) -> Result<Option<LogicalPlan>> {
+        if !matches!(rel, Rel::Limit { .. } | Rel::Aggregate { .. }) {
+            return Ok(None);
+        }
+        let Some(chain) = chain_of(rel) else {
+            return Ok(None);
+        };
+        let leaf = chain.scan.collection.name.clone();
+        let context = self.context.clone();
+        if let Some(counts) = &chain.count {
+            let mut sources = Sources::new(&chain.scan);
+            let set = sources.set_of_all(chain.conjuncts.clone()).map_err(wrap)?;
+            let ready = Arc::new(Ready {
+                query: SetQuery {
+                    collection: chain.scan.collection.id,
+                    shard: None,
+                    sources: sources.list,
+                    set,
+                    order: Order::Any,
+                    limit: None,
+                    output: Output::Count,
+                    explain: false,
+                },
+                merge: None,
+                expressions: Vec::new(),
+                offset: 0,
+                limit: None,
+                leaf,
+            });
+            let columns: Vec<_> = counts.iter().map(|id| (*id, DataType::Int8)).collect();
+            let width = columns.len();
+            let label = format!("count of {}", ready.leaf);
+            let plan = self.stream(&label, &columns, move || {
+                ready.clone().count(context.clone(), width)
+            })?;
+            return Ok(Some(plan));
+        }
+        if chain.limit.is_none() || chain.order.is_empty() || chain.meaning.is_empty() {
+            return Ok(None);
+        }
+        let shown: Vec<Expr> = chain.meaning.iter().map(|(_, e)| e.clone()).collect();
+        let columns: Vec<(ColumnId, DataType)> = chain
+            .meaning
+            .iter()
+            .map(|(id, e)| (*id, e.data_type()))
+            .collect();
+        let Some(LeafPlan {
+            query,
+            merge,
+            expressions,
+        }) = plan_leaf(&chain, &shown).map_err(wrap)?
+        else {
+            return Ok(None);
+        };
+        let ready = Arc::new(Ready {
+            query,
+            merge,
+            expressions,
+            offset: chain.offset,
+            limit: chain.limit,
+            leaf,
+        });
+        let label = format!("top of {}", ready.leaf);
+        self.stream(&label, &columns, move || {
+            ready.clone().open(context.clone())
+        })
+        .map(Some)
+    }
+
+    pub(super) fn value(
+        &mut self,
+        e: &Expr,
+        input: &LogicalPlan,
+        outer: Outer<'_>,
+    ) -> Result<DfExpr> {
+        let schemas = Schemas {
+            own: input.schema(),
+            outer,
+            in_filter: false,
+        };
+        self.expr(e, &schemas)
+    }
+
+    fn condition(&mut self, e: &Expr, input: &LogicalPlan, outer: Outer<'_>) -> Result<DfExpr> {
+        let schemas = Schemas {
+            own: input.schema(),
+            outer,
+            in_filter: true,
+        };
+        self.expr(e, &schemas)
+    }
+
+    /// An expression under its column's name.
+    fn named(
+        &mut self,
+        id: ColumnId,
+        e: &Expr,
+        input: &LogicalPlan,
+        outer: Outer<'_>,
+    ) -> Result<DfExpr> {
+        let lowered = self.value(e, input, outer)?;
+        Ok(match &lowered {
+            DfExpr::Column(column) if column.name == name(id) => lowered,
+            _ => lowered.alias(name(id)),
+        })
+    }
+
+    fn values(
+        &mut self,
+        columns: &[(ColumnId, DataType)],
+        rows: &[Vec<Expr>],
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        if columns.is_empty() && rows.len() == 1 {
+            return LogicalPlanBuilder::empty(true).build();
+        }
+        if rows.iter().flatten().all(|e| e.constant().is_some()) {
+            let batch = constant_rows(columns, rows).map_err(wrap)?;
+            return self.stream("values", columns, move || {
+                let batch = batch.clone();
+                stream::once(async move { Ok(batch) }).boxed()
+            });
+        }
+        let mut all: Option<LogicalPlan> = None;
+        for row in rows {
+            let one = LogicalPlanBuilder::empty(true).build()?;
+            let expressions = columns
+                .iter()
+                .zip(row)
+                .map(|((id, _), e)| self.named(*id, e, &one, outer))
+                .collect::<Result<Vec<_>>>()?;
+            let one = LogicalPlanBuilder::from(one)
+                .project(expressions)?
+                .build()?;
+            all = Some(match all {
+                None => one,
+                Some(before) => LogicalPlanBuilder::from(before).union(one)?.build()?,
+            });
+        }
+        all.ok_or_else(|| wrap(Failure::internal("VALUES without rows")))
+    }
+
+    fn join(
+        &mut self,
+        kind: JoinKind,
+        left: &Rel,
+        right: &Rel,
+        on: &Expr,
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        let left = self.rel(left, outer)?;
+        let right = self.rel(right, outer)?;
+        let terms = on.clone().conjuncts();
+        if kind == JoinKind::Inner && terms.is_empty() {
+            return LogicalPlanBuilder::from(left).cross_join(right)?.build();
+        }
+        let kind = match kind {
+            JoinKind::Inner => JoinType::Inner,
+            JoinKind::Left => JoinType::Left,
+            JoinKind::Right => JoinType::Right,
+            JoinKind::Full => JoinType::Full,
+        };
+        let both = left.schema().join(right.schema())?;
+        let schemas = Schemas {
+            own: &both,
+            outer,
+            in_filter: false,
+        };
+        let mut on = terms
+            .iter()
+            .map(|e| self.expr(e, &schemas))
+            .collect::<Result<Vec<_>>>()?;
+        if on.is_empty() {
+            on.push(lit(true));
+        }
+        LogicalPlanBuilder::from(left)
+            .join_on(right, kind, on)?
+            .build()
+    }
+
+    fn aggregate(
+        &mut self,
+        input: &Rel,
+        keys: &[(ColumnId, Expr)],
+        sets: Option<&[Vec<usize>]>,
+        calls: &[(ColumnId, AggregateCall)],
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        let mut input = self.rel(input, outer)?;
+        let computed = keys
+            .iter()
+            .any(|(_, e)| !matches!(e, Expr::Column { outer: false, .. }));
+        if computed {
+            // Keys first become columns, so that grouping sets and outer references see columns.
+            let mut expressions: Vec<DfExpr> = input
+                .schema()
+                .iter()
+                .map(|(qualifier, field)| DfExpr::Column(Column::from((qualifier, field))))
+                .collect();
+            for (id, e) in keys {
+                if !matches!(e, Expr::Column { outer: false, .. }) {
+                    expressions.push(self.named(*id, e, &input, outer)?);
+                }
+            }
+            input = LogicalPlanBuilder::from(input)
+                .project(expressions)?
+                .build()?;
+        }
+        let columns = keys
+            .iter()
+            .map(|(id, e)| self.value(&Expr::column(*id, e.data_type()), &input, outer))
+            .collect::<Result<Vec<_>>>()?;
+        let groups = match sets {
+            None => columns,
+            Some(sets) => {
+                let sets = sets
+                    .iter()
+                    .map(|set| set.iter().map(|i| columns[*i].clone()).collect())
+                    .collect();
+                vec![DfExpr::GroupingSet(GroupingSet::GroupingSets(sets))]
+            }
+        };
+        let mut results = Vec::new();
+        for (id, call) in calls {
+            let e = self.aggregate_call(call, &input, outer)?;
+            results.push(e.alias(name(*id)));
+        }
+        if groups.is_empty() && results.is_empty() {
+            let count = AggregateFunction::new_udf(
+                aggregates::count::count_udaf(),
+                vec![lit(1i64)],
+                false,
+                None,
+                Vec::new(),
+                None,
+            );
+            results.push(DfExpr::AggregateFunction(count).alias("rows"));
+        }
+        let plan = LogicalPlanBuilder::from(input)
+            .aggregate(groups, results)?
+            .build()?;
+        self.text_results(plan, calls)
+    }
+
+    /// `string_agg` gives another kind of Arrow text than everything else here.
+    fn text_results(
+        &mut self,
+        plan: LogicalPlan,
+        calls: &[(ColumnId, AggregateCall)],
+    ) -> Result<LogicalPlan> {
+        let text = |id: &str| {
+            calls
+                .iter()
+                .any(|(c, call)| call.kind == AggregateKind::StringAgg && name(*c) == id)
+        };
+        if !plan.schema().fields().iter().any(|f| text(f.name())) {
+            return Ok(plan);
+        }
+        let expressions = plan
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| {
+                let column = DfExpr::Column(Column::from((qualifier, field)));
+                if text(field.name()) {
+                    let cast =
+                        datafusion::logical_expr::cast(column, arrow::datatypes::DataType::Utf8);
+                    cast.alias(field.name())
+                } else {
+                    column
+                }
+            })
+            .collect::<Vec<_>>();
+        LogicalPlanBuilder::from(plan).project(expressions)?.build()
+    }
+
+    fn aggregate_call(
+        &mut self,
+        call: &AggregateCall,
+        input: &LogicalPlan,
+        outer: Outer<'_>,
+    ) -> Result<DfExpr> {
+        let mut arguments = call
+            .arguments
+            .iter()
+            .map(|e| self.value(e, input, outer))
+            .collect::<Result<Vec<_>>>()?;
+        if call.kind == AggregateKind::CountStar {
+            arguments.push(lit(1i64));
+        }
+        let filter = match &call.filter {
+            Some(e) => Some(Box::new(self.value(e, input, outer)?)),
+            None => None,
+        };
+        let order = self.sort_keys(&call.order, input, outer)?;
+        let result = DfExpr::AggregateFunction(AggregateFunction::new_udf(
+            aggregate_function(
+                call.kind,
+                call.arguments.first().map(Expr::data_type),
+                call.returns,
+            ),
+            arguments,
+            call.distinct,
+            filter,
+            order,
+            None,
+        ));
+        Ok(narrowed(result, call.kind, call.returns))
+    }
+
+    fn window(
+        &mut self,
+        input: &Rel,
+        calls: &[(ColumnId, WindowCall)],
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        let input = self.rel(input, outer)?;
+        let mut kept: Vec<DfExpr> = input
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| DfExpr::Column(Column::from((qualifier, field))))
+            .collect();
+        let mut expressions = Vec::new();
+        for (id, call) in calls {
+            let e = self.window_call(call, &input, outer)?;
+            let column = DfExpr::Column(Column::from_name(e.schema_name().to_string()));
+            let result = match call.kind {
+                WindowKind::Aggregate(kind) => narrowed(column, kind, call.returns),
+                _ => sized(column, &call.kind, call.returns),
+            };
+            kept.push(result.alias(name(*id)));
+            expressions.push(e);
+        }
+        let mut seen: Vec<String> = Vec::new();
+        expressions.retain(|e| {
+            let shown = e.schema_name().to_string();
+            let fresh = !seen.contains(&shown);
+            seen.push(shown);
+            fresh
+        });
+        let plan = LogicalPlanBuilder::window_plan(input, expressions)?;
+        LogicalPlanBuilder::from(plan).project(kept)?.build()
+    }
+
+    fn window_call(
+        &mut self,
+        call: &WindowCall,
+        input: &LogicalPlan,
+        outer: Outer<'_>,
+    ) -> Result<DfExpr> {
+        let mut arguments = call
+            .arguments
+            .iter()
+            .map(|e| self.value(e, input, outer))
+            .collect::<Result<Vec<_>>>()?;
+        let function = window_function(call, &mut arguments);
+        let mut window = WindowFunction::new(function, arguments);
+        window.params.partition_by = call
+            .partition
+            .iter()
+            .map(|e| self.value(e, input, outer))
+            .collect::<Result<Vec<_>>>()?;
+        window.params.order_by = self.sort_keys(&call.order, input, outer)?;
+        window.params.filter = match &call.filter {
+            Some(e) => Some(Box::new(self.value(e, input, outer)?)),
+            None => None,
+        };
+        window.params.window_frame = frame_of(call)?;
+        Ok(DfExpr::WindowFunction(Box::new(window)))
+    }
+
+    fn sort_keys(
+        &mut self,
+        keys: &[SortKey],
+        input: &LogicalPlan,
+        outer: Outer<'_>,
+    ) -> Result<Vec<Sort>> {
+        keys.iter()
+            .map(|key| {
+                let e = self.value(&key.expr, input, outer)?;
+                Ok(Sort::new(e, !key.descending, key.nulls_first))
+            })
+            .collect()
+    }
+
+    fn distinct_on(
+        &mut self,
+        input: LogicalPlan,
+        on: &[Expr],
+        order: &[SortKey],
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        let columns: Vec<DfExpr> = input
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| DfExpr::Column(Column::from((qualifier, field))))
+            .collect();
+        let on = on
+            .iter()
+            .map(|e| self.value(e, &input, outer))
+            .collect::<Result<Vec<_>>>()?;
+        let order = self.sort_keys(order, &input, outer)?;
+        let order = (!order.is_empty()).then_some(order);
+        LogicalPlanBuilder::from(input)
+            .distinct_on(on, columns, order)?
+            .build()
+    }
+
+    /// A plan's columns under other names, by position.
+    fn renamed(
+        &mut self,
+        plan: LogicalPlan,
+        columns: &[(ColumnId, DataType)],
+    ) -> Result<LogicalPlan> {
+        let expressions: Vec<DfExpr> = plan
+            .schema()
+            .iter()
+            .zip(columns)
+            .map(|((qualifier, field), (id, _))| {
+                DfExpr::Column(Column::from((qualifier, field))).alias(name(*id))
+            })
+            .collect();
+        LogicalPlanBuilder::from(plan).project(expressions)?.build()
+    }
+
+    fn set_operation(
+        &mut self,
+        kind: SetKind,
+        all: bool,
+        left: &Rel,
+        right: &Rel,
+        columns: &[(ColumnId, DataType)],
+        outer: Outer<'_>,
+    ) -> Result<LogicalPlan> {
+        let left = self.rel(left, outer)?;
+        let left = self.renamed(left, columns)?;
+        let right = self.rel(right, outer)?;
+        let right = self.renamed(right, columns)?;
+        let left_builder = LogicalPlanBuilder::from(left.clone());
+        match (kind, all) {
+            (SetKind::Union, true) => left_builder.union(right)?.build(),
+            (SetKind::Union, false) => left_builder.union(right)?.distinct()?.build(),
+            (SetKind::Intersect, false) => LogicalPlanBuilder::intersect(left, right, false),
+            (SetKind::Except, false) => LogicalPlanBuilder::except(left, right, false),
+            (SetKind::Intersect | SetKind::Except, true) => {
+                Err(wrap(Failure::unsupported("INTERSECT ALL and EXCEPT ALL")))
+            }
+        }
+    }
+
+    fn series(
+        &mut self,
+        column: ColumnId,
+        data_type: DataType,
+        arguments: &[Expr],
+    ) -> Result<LogicalPlan> {
+        let constants: Option<Vec<Value>> =
+            arguments.iter().map(|e| e.constant().cloned()).collect();
+        let constants = constants.ok_or_else(|| {
+            wrap(Failure::unsupported(
+                "generate_series of anything but constants",
+            ))
+        })?;
+        let series = super::session::Series::new(data_type, &constants).map_err(wrap)?;
+        self.stream("generate_series", &[(column, data_type)], move || {
+            series.clone().batches()
+        })
+    }
+}
+
+fn constant_rows(
+    columns: &[(ColumnId, DataType)],
+    rows: &[Vec<Expr>],
+) -> nodedb_types::Result<RecordBatch> {
+    let null = Value::Null;
+    let mut arrays = Vec::new();
+    let mut named = Vec::new();
+    for (i, (id, data_type)) in columns.iter().enumerate() {
+        let cells = rows.iter().map(|row| row[i].constant().unwrap_or(&null));
+        arrays.push(array_of(data_type, cells)?);
+        named.push(crate::catalog::ResultColumn {
+            name: name(*id),
+            data_type: *data_type,
+        });
+    }
+    batch_of(&named, arrays, rows.len())
+}
+
+/// `returns` tells the sum of bigint, which is exact, from that of smaller integers.
+fn aggregate_function(
+    kind: AggregateKind,
+    argument: Option<DataType>,
+    returns: DataType,
+) -> Arc<AggregateUDF> {
+    let exact = matches!(argument, Some(DataType::Numeric(_)));
+    match kind {
+        AggregateKind::CountStar | AggregateKind::Count => aggregates::count::count_udaf(),
+        AggregateKind::Sum
+            if exact || returns != DataType::Int8 && argument == Some(DataType::Int8) =>
+        {
+            aggregate::sum()
+        }
+        AggregateKind::Sum => aggregates::sum::sum_udaf(),
+        AggregateKind::Avg if exact || argument == Some(DataType::Int8) => aggregate::average(),
+        AggregateKind::Avg => aggregates::average::avg_udaf(),
+        AggregateKind::Min => aggregates::min_max::min_udaf(),
+        AggregateKind::Max => aggregates::min_max::max_udaf(),
+        AggregateKind::BoolAnd => aggregates::bool_and_or::bool_and_udaf(),
+        AggregateKind::BoolOr => aggregates::bool_and_or::bool_or_udaf(),
+        AggregateKind::StringAgg => aggregates::string_agg::string_agg_udaf(),
+        AggregateKind::StddevSample => aggregates::stddev::stddev_udaf(),
+        AggregateKind::StddevPopulation => aggregates::stddev::stddev_pop_udaf(),
+        AggregateKind::VarianceSample => aggregates::variance::var_samp_udaf(),
+        AggregateKind::VariancePopulation => aggregates::variance::var_pop_udaf(),
+    }
+}
+
+/// The sum of `real` is computed in double precision and shown as `real`.
+fn narrowed(e: DfExpr, kind: AggregateKind, returns: DataType) -> DfExpr {
+    if kind == AggregateKind::Sum && returns == DataType::Float4 {
+        return datafusion::logical_expr::cast(e, arrow_type(&returns));
+    }
+    e
+}
+
+/// Ranks are counted without a sign by DataFusion.
+fn sized(e: DfExpr, kind: &WindowKind, returns: DataType) -> DfExpr {
+    match kind {
+        WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank | WindowKind::Ntile => {
+            datafusion::logical_expr::cast(e, arrow_type(&returns))
+        }
+        _ => e,
+    }
+}
+
+fn window_function(call: &WindowCall, arguments: &mut Vec<DfExpr>) -> WindowFunctionDefinition {
+    let udwf = match call.kind {
+        WindowKind::RowNumber => windows::row_number::row_number_udwf(),
+        WindowKind::Rank => windows::rank::rank_udwf(),
+        WindowKind::DenseRank => windows::rank::dense_rank_udwf(),
+        WindowKind::PercentRank => windows::rank::percent_rank_udwf(),
+        WindowKind::CumeDist => windows::cume_dist::cume_dist_udwf(),
+        WindowKind::Ntile => windows::ntile::ntile_udwf(),
+        WindowKind::Lag => windows::lead_lag::lag_udwf(),
+        WindowKind::Lead => windows::lead_lag::lead_udwf(),
+        WindowKind::FirstValue => windows::nth_value::first_value_udwf(),
+        WindowKind::LastValue => windows::nth_value::last_value_udwf(),
+        WindowKind::NthValue => windows::nth_value::nth_value_udwf(),
+        WindowKind::Aggregate(kind) => {
+            if kind == AggregateKind::CountStar {
+                arguments.push(lit(1i64));
+            }
+            let argument = call.arguments.first().map(Expr::data_type);
+            let function = aggregate_function(kind, argument, call.returns);
+            return WindowFunctionDefinition::AggregateUDF(function);
+        }
+    };
+    WindowFunctionDefinition::WindowUDF(udwf)
+}
+
+fn frame_of(call: &WindowCall) -> Result<WindowFrame> {
+    let Some(frame) = &call.frame else {
+        let ordered = (!call.order.is_empty()).then_some(false);
+        return Ok(WindowFrame::new(ordered));
+    };
+    let units = match frame.units {
+        FrameUnits::Rows => WindowFrameUnits::Rows,
+        FrameUnits::Range => WindowFrameUnits::Range,
+        FrameUnits::Groups => WindowFrameUnits::Groups,
+    };
+    let distance = |value: &Option<Value>| -> Result<ScalarValue> {
+        match value {
+            None => Ok(ScalarValue::UInt64(None)),
+            Some(Value::Int4(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
+            Some(Value::Int8(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
+            Some(_) => Err(wrap(Failure::new(
+                nodedb_types::SqlState::InvalidParameterValue,
+                "frame offset must not be negative",
+            ))),
+        }
+    };
+    let bound = |b: &FrameBound| -> Result<WindowFrameBound> {
+        Ok(match b {
+            FrameBound::CurrentRow => WindowFrameBound::CurrentRow,
+            FrameBound::Preceding(n) => WindowFrameBound::Preceding(distance(n)?),
+            FrameBound::Following(n) => WindowFrameBound::Following(distance(n)?),
+        })
+    };
+    let mut window = WindowFrame::new_bounds(units, bound(&frame.start)?, bound(&frame.end)?);
+    if units == WindowFrameUnits::Range && !call.order.is_empty() {
+        // Unbounded range ends are typed by the order column.
+        window = WindowFrame::new_bounds(
+            units,
+            retyped(window.start_bound.clone()),
+            retyped(window.end_bound.clone()),
+        );
+    }
+    Ok(window)
+}
+
+fn retyped(bound: WindowFrameBound) -> WindowFrameBound {
+    match bound {
+        WindowFrameBound::Preceding(_) => WindowFrameBound::Preceding(ScalarValue::Null),
+        WindowFrameBound::Following(_) => WindowFrameBound::Following(ScalarValue::Null),
+        WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
+    }
+}
