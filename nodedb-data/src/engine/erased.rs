@@ -59,6 +59,7 @@ pub trait IndexEngine {
         after: Option<&RowView<'_>>,
     ) -> Result<()>;
     fn check_row(&self, row: &RowView<'_>) -> Result<()>;
+    fn poll_ready(&self, turn: &Turn<'_>) -> Poll<()>;
     fn source(&self, op: &EngineOp) -> Result<Source>;
     fn estimate(&self, source: &Source) -> Estimate;
     fn poll_next_block(
@@ -129,6 +130,10 @@ impl<E: Engine> IndexEngine for Erased<E> {
 
     fn check_row(&self, row: &RowView<'_>) -> Result<()> {
         self.0.check_row(row)
+    }
+
+    fn poll_ready(&self, turn: &Turn<'_>) -> Poll<()> {
+        self.0.poll_ready(turn)
     }
 
     fn source(&self, op: &EngineOp) -> Result<Source> {

@@ -18,6 +18,7 @@ pub(crate) mod erased;
 pub mod ordered;
 pub mod place;
 mod surrogate_map;
+pub mod text;
 pub mod vector;
 
 use std::cell::RefCell;
@@ -51,6 +52,7 @@ pub fn open(index: &Index, collection: &Collection) -> Result<SharedIndex> {
 fn make(index: &Index, collection: &Collection) -> Result<SharedIndex> {
     match index.method.as_str() {
         "btree" => erased::share(ordered::Ordered::open(index, collection)?),
+        "fulltext" => erased::share(text::FullText::open(index, collection)?),
         "hnsw" => erased::share(vector::Vectors::open(index, collection)?),
         "rtree" => erased::share(place::Places::open(index, collection)?),
         other => Err(Failure::new(
@@ -130,6 +132,14 @@ pub trait Engine: 'static {
     fn check_row(&self, row: &RowView<'_>) -> Result<()> {
         let _ = row;
         Ok(())
+    }
+
+    /// Waits until the index may be given another row. An engine that finishes large rows after
+    /// `apply` has returned bounds here what it holds unfinished; readers never see the
+    /// difference.
+    fn poll_ready(&self, turn: &Turn<'_>) -> Poll<()> {
+        let _ = turn;
+        Poll::Ready(())
     }
 
     /// Prepares a predicate; fails for an op of another engine.

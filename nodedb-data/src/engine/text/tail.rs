@@ -1,0 +1,175 @@
+//! The tail: the documents written last, in memory, changed in place.
+//!
+//! A dictionary gives each token an id, the rows that hold it and its stem's other tokens; each
+//! document is kept whole beside it. Ids of tokens that no document holds any more are given
+//! again: whoever remembers an id across turns can be wrong only about rows that changed since.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::rc::Rc;
+
+use super::analyze::Analyzer;
+use super::rows::Rows;
+
+/// Maps of the lookup. One grows by moving all it holds, so that must be little (P2).
+const LOOKUP_MAPS: usize = 64;
+
+#[derive(Default)]
+pub(super) struct Tail {
+    lookup: Lookup,
+    sorted: BTreeMap<Rc<str>, u32>,
+    tokens: Vec<Token>,
+    /// Ids to give again.
+    free: Vec<u32>,
+    stems: BTreeMap<Box<str>, Vec<u32>>,
+    pub(super) documents: BTreeMap<u32, Box<[u8]>>,
+    /// Heap bytes of `documents`.
+    document_bytes: usize,
+}
+
+#[derive(Clone, Default)]
+struct Token {
+    text: Rc<str>,
+    rows: Rows,
+}
+
+/// A token's id by its text.
+struct Lookup(Vec<HashMap<Rc<str>, u32, RandomState>>);
+
+impl Default for Lookup {
+    fn default() -> Lookup {
+        let state = RandomState::new();
+        Lookup(vec![HashMap::with_hasher(state); LOOKUP_MAPS])
+    }
+}
+
+impl Lookup {
+    fn map(&mut self, token: &str) -> &mut HashMap<Rc<str>, u32, RandomState> {
+        let mix = |sum: usize, byte: u8| sum.wrapping_mul(31).wrapping_add(usize::from(byte));
+        let sum = token.bytes().fold(0, mix);
+        &mut self.0[(sum ^ sum >> 6) % LOOKUP_MAPS]
+    }
+}
+
+impl Tail {
+    /// The id of a token; true when the tail did not have it.
+    pub(super) fn intern(&mut self, token: &str, analyzer: &Analyzer) -> (u32, bool) {
+        if let Some(id) = self.lookup.map(token).get(token) {
+            return (*id, false);
+        }
+        let text: Rc<str> = token.into();
+        let entry = Token {
+            text: text.clone(),
+            rows: Rows::default(),
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.tokens[id as usize] = entry;
+                id
+            }
+            None => {
+                self.tokens.push(entry);
+                (self.tokens.len() - 1) as u32
+            }
+        };
+        self.lookup.map(token).insert(text.clone(), id);
+        self.sorted.insert(text, id);
+        let stem = analyzer.stem(token);
+        match self.stems.get_mut(&*stem) {
+            Some(ids) => ids.push(id),
+            None => {
+                self.stems.insert(stem.into(), vec![id]);
+            }
+        }
+        (id, true)
+    }
+
+    /// A row's document holds the token.
+    pub(super) fn link(&mut self, id: u32, surrogate: u32) {
+        self.tokens[id as usize].rows.insert(surrogate);
+    }
+
+    /// It does no longer. A token without rows is dropped.
+    pub(super) fn unlink(&mut self, id: u32, surrogate: u32, analyzer: &Analyzer) {
+        let token = &mut self.tokens[id as usize];
+        token.rows.remove(surrogate);
+        if !token.rows.is_empty() {
+            return;
+        }
+        let text = std::mem::take(token).text;
+        self.lookup.map(&text).remove(&text);
+        self.sorted.remove(&text);
+        self.free.push(id);
+        let stem = analyzer.stem(&text);
+        if let Some(ids) = self.stems.get_mut(&*stem) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.stems.remove(&*stem);
+            }
+        }
+    }
+
+    pub(super) fn put(&mut self, surrogate: u32, document: Box<[u8]>) {
+        self.document_bytes += document.len();
+        self.documents.insert(surrogate, document);
+    }
+
+    pub(super) fn take(&mut self, surrogate: u32) -> Option<Box<[u8]>> {
+        let document = self.documents.remove(&surrogate)?;
+        self.document_bytes -= document.len();
+        Some(document)
+    }
+
+    /// Ids run below this.
+    pub(super) fn ids(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+
+    /// Distinct tokens held.
+    pub(super) fn tokens(&self) -> usize {
+        self.sorted.len()
+    }
+
+    pub(super) fn text(&self, id: u32) -> &str {
+        &self.tokens[id as usize].text
+    }
+
+    pub(super) fn rows(&self, id: u32) -> &Rows {
+        &self.tokens[id as usize].rows
+    }
+
+    pub(super) fn of_stem(&self, stem: &str) -> &[u32] {
+        self.stems.get(stem).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first token behind `from` in the order of the texts.
+    pub(super) fn next_token(&self, from: Bound<&str>) -> Option<(&str, u32)> {
+        let mut range = self.sorted.range::<str, _>((from, Bound::Unbounded));
+        range.next().map(|(text, id)| (&**text, *id))
+    }
+
+    pub(super) fn document_bytes(&self) -> usize {
+        self.document_bytes
+    }
+
+    /// Drops some of what it holds, so that dropping it takes many turns. Gives what was dropped,
+    /// 0 when nothing is left.
+    pub(super) fn dismantle(&mut self, max: usize) -> usize {
+        let mut dropped = 0;
+        for _ in 0..max {
+            let document = self.documents.pop_first().is_some();
+            let stem = self.stems.pop_first().is_some();
+            let token = self.sorted.pop_first();
+            if let Some((text, _)) = &token {
+                self.lookup.map(text).remove(text);
+            }
+            let entry = self.tokens.pop().is_some();
+            dropped += usize::from(document)
+                + usize::from(stem)
+                + usize::from(token.is_some())
+                + usize::from(entry);
+        }
+        dropped
+    }
+}
