@@ -1,0 +1,51 @@
+//! What a core is told when it is made.
+
+use std::path::PathBuf;
+
+use nodedb_types::{CoreId, ShardId};
+
+/// Same on all cores of a run, but for `core`.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    pub core: CoreId,
+    /// Cores of this run.
+    pub cores: u16,
+    /// Shards of the data directory.
+    pub shards: u16,
+    /// The data directory; the log is in its folder `wal`.
+    pub data_dir: PathBuf,
+    /// Of the data directory's manifest: a log of another database is not read.
+    pub database: u64,
+    /// Number of this start, above that of every start before (`wal::next_epoch`).
+    pub epoch: u32,
+    /// Bytes of versions kept for old snapshots.
+    pub history_bytes_max: usize,
+    /// Test: pages of indexes are missing as often as possible.
+    pub page_faults: bool,
+    /// Test: the log's segments are as small as possible.
+    pub small_segments: bool,
+}
+
+impl CoreConfig {
+    /// The usual settings.
+    pub fn new(core: CoreId, cores: u16, shards: u16, data_dir: PathBuf) -> CoreConfig {
+        CoreConfig {
+            core,
+            cores,
+            shards,
+            data_dir,
+            database: 0,
+            epoch: 1,
+            history_bytes_max: nodedb_types::limits::HISTORY_BYTES_MAX,
+            page_faults: false,
+            small_segments: false,
+        }
+    }
+
+    /// The shards of this core, ascending.
+    pub fn own_shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0..self.shards)
+            .map(ShardId)
+            .filter(|s| s.core(self.cores) == self.core)
+    }
+}

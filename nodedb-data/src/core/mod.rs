@@ -1,0 +1,344 @@
+//! A core: one thread's share of the data plane, as a plain struct with a step (P2).
+//!
+//! [`Core::step`] is one turn: take requests, run ready tasks for a budget, submit and reap I/O,
+//! do a piece of upkeep, publish what is final, ring the doorbells. It never blocks. [`run`] puts a
+//! thread around it; a simulation calls it in any order it likes.
+//!
+//! Each request is a task. What the tasks share is in [`state`]; the life of a write is in
+//! [`write`], [`transaction`] and [`commit`], that of a read in [`read`], schema changes in
+//! [`schema`]. Before the first request is taken, the log is replayed (`crate::recover`).
+
+pub mod check;
+pub mod commit;
+pub mod config;
+pub mod executor;
+pub mod latch;
+mod output;
+mod read;
+pub mod reply;
+pub mod run;
+pub mod schema;
+pub mod state;
+pub mod transaction;
+mod turns;
+pub mod upkeep;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nodedb_bridge::clock::{Clock, Snapshots};
+use nodedb_bridge::reply::Frame;
+use nodedb_bridge::request::{CoreReport, Op, Request};
+use nodedb_bridge::wake::Wake;
+use nodedb_bridge::wiring::CoreEnds;
+use nodedb_types::{Failure, Result};
+
+pub use config::CoreConfig;
+use executor::Executor;
+pub use latch::NodeLatch;
+use reply::Reply;
+use state::State;
+use turns::Turns;
+
+use crate::emit::Emitter;
+use crate::io::{Io, IoHandle};
+use crate::pace::{Budget, UNITS_PER_TURN};
+use crate::recover;
+use crate::shard::Shard;
+
+/// Requests taken per turn at the most.
+const REQUESTS_PER_TURN: usize = 128;
+/// Units for taking a request.
+const REQUEST_UNITS: u32 = 3;
+
+/// What a turn has come to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// There is more to do at once.
+    Busy,
+    /// Nothing to do before something arrives, an I/O ends, or this time (nanoseconds) comes.
+    Idle { until_ns: Option<u64> },
+    /// The core cannot go on; the process must not either.
+    Broken(Failure),
+}
+
+/// What a core shares with the rest of the process.
+#[derive(Clone)]
+pub struct Shared {
+    pub clock: Arc<Clock>,
+    pub snapshots: Arc<Snapshots>,
+    pub latch: NodeLatch,
+}
+
+/// One core.
+pub struct Core {
+    state: Rc<State>,
+    executor: Executor,
+    requests: Vec<rtrb::Consumer<Request>>,
+    /// The worker whose ring is looked at first.
+    first_worker: usize,
+    wake: Arc<Wake>,
+    turns: Rc<Cell<Turns>>,
+    accepting: bool,
+}
+
+impl Core {
+    /// A core that begins with its recovery. `cpu_clock`: CPU time of the calling thread, in
+    /// nanoseconds.
+    pub fn new(
+        config: CoreConfig,
+        ends: CoreEnds,
+        io: Box<dyn Io>,
+        shared: Shared,
+        cpu_clock: Box<dyn Fn() -> u64>,
+    ) -> Core {
+        let executor = Executor::default();
+        let shards = config
+            .own_shards()
+            .map(|id| (id, Shard::new(id, config.page_faults)));
+        let shards: BTreeMap<_, _> = shards.collect();
+        let state = Rc::new(State {
+            clock: shared.clock,
+            snapshots: shared.snapshots,
+            latch: shared.latch,
+            io: IoHandle::new(io),
+            budget: Budget::new(UNITS_PER_TURN),
+            timers: executor::Timers::default(),
+            spawner: executor.spawner(),
+            waiters: Rc::default(),
+            doorbells: Rc::new(RefCell::new(ends.doorbells)),
+            emitter: Emitter::new(ends.events, ends.event_wake, ends.low),
+            upcalls: RefCell::new(ends.upcalls),
+            upcall_wake: ends.upcall_wake,
+            upcalls_waiting: RefCell::default(),
+            shards,
+            catalog: RefCell::default(),
+            wal: OnceCell::new(),
+            to_apply: RefCell::default(),
+            to_apply_signal: executor::Signal::default(),
+            changed: executor::Signal::default(),
+            granted: executor::Signal::default(),
+            active: RefCell::default(),
+            transactions: RefCell::default(),
+            directory: RefCell::default(),
+            leases: RefCell::default(),
+            upkeep: upkeep::Upkeep::default(),
+            apply_held: Cell::new(0),
+            apply_released: executor::Signal::default(),
+            cpu_clock,
+            broken: RefCell::default(),
+            recovered: Cell::new(false),
+            config,
+        });
+        state.spawner.spawn(recover::recover(state.clone()));
+        Core {
+            executor,
+            requests: ends.requests,
+            first_worker: 0,
+            wake: ends.wake,
+            turns: Rc::default(),
+            accepting: true,
+            state,
+        }
+    }
+
+    /// True once requests are taken.
+    pub fn is_recovered(&self) -> bool {
+        self.state.recovered.get()
+    }
+
+    /// Bytes of row versions that are held.
+    pub fn row_bytes(&self) -> usize {
+        self.state.shards.values().map(Shard::row_bytes).sum()
+    }
+
+    /// What wakes this core.
+    pub fn wake(&self) -> &Arc<Wake> {
+        &self.wake
+    }
+
+    /// Takes no more requests; what was begun goes on.
+    pub fn stop_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    /// True when nothing is under way but what waits for more.
+    pub fn is_drained(&self) -> bool {
+        let state = &self.state;
+        state.to_apply.borrow().is_empty()
+            && state.active.borrow().is_empty()
+            && state
+                .wal
+                .get()
+                .is_none_or(|wal| !wal.needs_seal() || wal.latched().is_some())
+    }
+
+    /// One turn at `now_ns` of the monotonic clock.
+    pub fn step(&mut self, now_ns: u64) -> Progress {
+        let state = self.state.clone();
+        let began_cpu = (state.cpu_clock)();
+        state.timers.advance(now_ns);
+        state.budget.refill(UNITS_PER_TURN);
+        let mut busy = state.io.poll() > 0;
+        busy |= state.waiters.look();
+        busy |= self.take_requests();
+        busy |= self.executor.run(&state.budget);
+        busy |= state.io.poll() > 0;
+        match state.upkeep_piece() {
+            Ok(more) => busy |= more,
+            Err(failure) => state.break_with(failure),
+        }
+        self.publish();
+        if busy {
+            let cpu = (state.cpu_clock)().saturating_sub(began_cpu);
+            let wall = state.clock.time().monotonic_ns().saturating_sub(now_ns);
+            let mut turns = self.turns.get();
+            turns.record(cpu, wall);
+            self.turns.set(turns);
+        }
+        if let Some(failure) = state.broken.borrow().clone() {
+            return Progress::Broken(failure);
+        }
+        if busy || self.executor.has_ready() {
+            return Progress::Busy;
+        }
+        Progress::Idle {
+            until_ns: state.timers.next_ns(),
+        }
+    }
+
+    /// Whether something arrived since the last step that the core would sleep over: looked at
+    /// after `Wake::prepare_sleep`.
+    pub fn has_news(&self) -> bool {
+        let takes = self.accepting && self.is_recovered() && self.executor.has_room();
+        (takes && self.requests.iter().any(|ring| !ring.is_empty()))
+            || self.state.waiters.look_at_all()
+            || self.executor.has_ready()
+    }
+
+    /// The core's files; a thread parks in their wait.
+    pub fn io(&self) -> &Rc<IoHandle> {
+        &self.state.io
+    }
+
+    fn publish(&self) {
+        let state = &self.state;
+        state.emitter.settle();
+        if state.recovered.get() {
+            state.publish_low();
+        }
+        state.emitter.ring();
+        state.send_upcalls();
+        for bell in state.doorbells.borrow_mut().iter_mut() {
+            bell.ring();
+        }
+    }
+
+    fn take_requests(&mut self) -> bool {
+        if !self.accepting || !self.is_recovered() {
+            return false;
+        }
+        let workers = self.requests.len();
+        let mut taken = 0;
+        let mut empty = 0;
+        let mut worker = self.first_worker;
+        while taken < REQUESTS_PER_TURN
+            && empty < workers
+            && !self.state.budget.is_spent()
+            && self.executor.has_room()
+        {
+            match self.requests[worker].pop() {
+                Ok(request) => {
+                    taken += 1;
+                    empty = 0;
+                    self.start(request);
+                }
+                Err(_) => empty += 1,
+            }
+            worker = (worker + 1) % workers;
+        }
+        self.first_worker = worker;
+        taken > 0
+    }
+
+    fn start(&mut self, request: Request) {
+        let state = self.state.clone();
+        state.budget.spend(REQUEST_UNITS);
+        let turns = self.turns.clone();
+        let reply = Reply::new(
+            request.reply,
+            state.doorbells.clone(),
+            state.waiters.clone(),
+        );
+        self.executor.start(Box::pin(async move {
+            let statement = request.statement;
+            let result = match request.op {
+                Op::Query(query) => state.query(&statement, &query, &reply).await,
+                op => answer(&state, &statement, op, &turns, &reply)
+                    .await
+                    .map(|()| None),
+            };
+            reply.finish(result).await;
+        }));
+    }
+}
+
+/// Answers every request but the set query, up to its last frame.
+async fn answer(
+    state: &Rc<State>,
+    statement: &Arc<nodedb_bridge::request::Statement>,
+    op: Op,
+    turns: &Cell<Turns>,
+    reply: &Reply,
+) -> Result<()> {
+    match op {
+        Op::Query(_) => Err(Failure::internal("a set query is answered elsewhere")),
+        Op::Get(get) => state.get(statement, &get, reply).await,
+        Op::Write(batch) => state.write(statement, &batch, reply).await,
+        Op::RankStatistics {
+            collection,
+            index,
+            rank,
+        } => {
+            state
+                .rank_statistics(statement, collection, index, &rank, reply)
+                .await
+        }
+        Op::Stage(rows) => state.stage(statement, rows).await,
+        Op::Prepare(prepare) => state.prepare(statement, &prepare, reply).await,
+        Op::Decide(decide) => state.decide(statement, &decide).await,
+        Op::Conclude(conclude) => state.conclude(conclude).await,
+        Op::Schema(step) => state.schema(step, reply).await,
+        Op::Lease {
+            collection,
+            shard,
+            big,
+        } => state.lease(collection, shard, big, reply).await,
+        Op::Grant(extent) => state.grant(extent),
+        Op::Check { collection } => state.check(statement, collection, reply).await,
+        Op::Report => {
+            let report = Box::new(report(state, turns.get()));
+            reply.send(Frame::Report(report)).await
+        }
+    }
+}
+
+fn report(state: &State, turns: Turns) -> CoreReport {
+    let tables = state.shards.values().flat_map(|s| s.tables());
+    CoreReport {
+        collections: state.catalog.borrow().values().cloned().collect(),
+        indexes: state.known_indexes(),
+        leases: state.leases.borrow().all().to_vec(),
+        rows: tables.filter(|t| !t.id.is_system()).map(|t| t.rows()).sum(),
+        turns_cpu: turns.cpu,
+        turns_wall: turns.wall,
+        wal_bytes: state.wal().bytes_live(),
+        latched: state.latch.why().cloned(),
+    }
+}

@@ -1,0 +1,199 @@
+//! The thread around a core.
+//!
+//! It steps the core while there is something to do and parks in the wait of its files otherwise,
+//! where a finished I/O and a ring's wake-up end the sleep alike. Where there are processors enough
+//! it spins a little before it parks; an idle core uses no CPU either way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nodedb_bridge::wake::Wake;
+use nodedb_bridge::wiring::CoreEnds;
+use nodedb_types::Failure;
+
+use super::{Core, CoreConfig, Progress, Shared};
+use crate::io::Io;
+use crate::io::threads::ThreadIo;
+use crate::io::uring::UringIo;
+
+/// How long a core spins before it parks, where it may.
+const SPIN_NS: u64 = 20_000;
+/// Longest time that a stopping core waits for its last writes.
+const DRAIN_NS: u64 = 2_000_000_000;
+
+/// Which backend a core's files use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoChoice {
+    Uring,
+    Threads,
+}
+
+/// How a core's thread behaves.
+#[derive(Clone, Debug)]
+pub struct ThreadConfig {
+    pub io: IoChoice,
+    /// Processors are plenty (cpus >= cores + workers + 1): pin to this one and spin briefly.
+    pub pin_to: Option<usize>,
+}
+
+/// A running core.
+pub struct CoreThread {
+    thread: JoinHandle<Result<(), Failure>>,
+    stop: Arc<AtomicBool>,
+    ready: Arc<AtomicBool>,
+    wake: Arc<Wake>,
+}
+
+impl CoreThread {
+    /// Starts the thread. `notify` is called once from it: when requests are taken, or when it
+    /// ended before that.
+    pub fn start(
+        config: CoreConfig,
+        thread: ThreadConfig,
+        ends: CoreEnds,
+        shared: Shared,
+        notify: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<CoreThread> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ready = Arc::new(AtomicBool::new(false));
+        let wake = ends.wake.clone();
+        let (stopped, is_ready) = (stop.clone(), ready.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("ndb-core-{}", config.core))
+            .spawn(move || {
+                let mut notify = Some(notify);
+                let ended = run(config, &thread, ends, shared, &stopped, || {
+                    is_ready.store(true, Ordering::Release);
+                    if let Some(notify) = notify.take() {
+                        notify();
+                    }
+                });
+                if let Some(notify) = notify.take() {
+                    notify();
+                }
+                ended
+            })?;
+        Ok(CoreThread {
+            thread,
+            stop,
+            ready,
+            wake,
+        })
+    }
+
+    /// True once the recovery is over and requests are taken.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// True when the thread has ended, which before [`CoreThread::stop`] is a failure.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Lets the core finish what it has begun and ends its thread.
+    pub fn stop(self) -> Result<(), Failure> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.wake.force();
+        match self.thread.join() {
+            Ok(ended) => ended,
+            Err(_) => Err(Failure::internal("a core's thread panicked")),
+        }
+    }
+}
+
+fn run(
+    config: CoreConfig,
+    thread: &ThreadConfig,
+    ends: CoreEnds,
+    shared: Shared,
+    stop: &AtomicBool,
+    mut on_ready: impl FnMut(),
+) -> Result<(), Failure> {
+    if let Some(cpu) = thread.pin_to {
+        pin_to(cpu);
+    }
+    let wake = ends.wake.clone();
+    let io = open_io(thread.io, &wake)?;
+    let time = shared.clock.time().clone();
+    let mut core = Core::new(config, ends, io, shared, Box::new(thread_cpu_ns));
+    let mut told = false;
+    let mut idle_since: Option<u64> = None;
+    let mut stopping_since: Option<u64> = None;
+    loop {
+        let now = time.monotonic_ns();
+        let progress = core.step(now);
+        if !told && core.is_recovered() {
+            told = true;
+            on_ready();
+        }
+        if stop.load(Ordering::Relaxed) {
+            core.stop_accepting();
+            let since = *stopping_since.get_or_insert(now);
+            if core.is_drained() || now - since > DRAIN_NS {
+                return Ok(());
+            }
+        }
+        let until_ns = match progress {
+            Progress::Busy => {
+                idle_since = None;
+                continue;
+            }
+            Progress::Broken(failure) => return Err(failure),
+            Progress::Idle { until_ns } => until_ns,
+        };
+        if thread.pin_to.is_some() && now - *idle_since.get_or_insert(now) < SPIN_NS {
+            std::hint::spin_loop();
+            continue;
+        }
+        idle_since = None;
+        wake.prepare_sleep();
+        if !core.has_news() && !stop.load(Ordering::SeqCst) {
+            let wait = until_ns.map(|at| Duration::from_nanos(at.saturating_sub(now)));
+            core.io().wait(wait);
+        } else if stopping_since.is_some() {
+            // Nothing rings while the last writes are on their way but their completion.
+            core.io().wait(Some(Duration::from_millis(1)));
+        }
+        wake.awake();
+    }
+}
+
+fn open_io(choice: IoChoice, wake: &Arc<Wake>) -> Result<Box<dyn Io>, Failure> {
+    let opened: std::io::Result<Box<dyn Io>> = match choice {
+        IoChoice::Uring => UringIo::new(Some(wake.clone())).map(|io| Box::new(io) as Box<dyn Io>),
+        IoChoice::Threads => {
+            ThreadIo::new(Some(wake.clone())).map(|io| Box::new(io) as Box<dyn Io>)
+        }
+    };
+    opened.map_err(|error| {
+        Failure::new(
+            nodedb_types::SqlState::IoError,
+            format!("a core's files could not be set up: {error}"),
+        )
+    })
+}
+
+/// CPU time of the calling thread, nanoseconds.
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a timespec of this frame.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    debug_assert_eq!(done, 0);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Keeps the calling thread on one processor. A host that forbids it loses only speed.
+fn pin_to(cpu: usize) {
+    // SAFETY: a cpu_set_t is plain bits, for which zeros are the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET checks the index against the set's size.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: the set is initialised and its size is given; 0 is the calling thread.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+}

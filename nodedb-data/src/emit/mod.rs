@@ -1,0 +1,128 @@
+//! Committed writes on their way out of the core (E1), and the mark below which all have left.
+//!
+//! A commit is emitted after it was applied, hence after it was durable, in log order. When the
+//! ring to the event plane is full, batches are left out until a word about it fits in; they are
+//! in the log. Nothing here waits, so a slow subscriber never slows a write.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nodedb_bridge::event::{Emitted, EventBatch, LowMark};
+use nodedb_bridge::wake::Wake;
+use nodedb_types::CommitTs;
+
+/// A core's end of its event ring.
+pub struct Emitter {
+    ring: RefCell<rtrb::Producer<Emitted>>,
+    wake: Arc<Wake>,
+    low: Arc<LowMark>,
+    /// The first commit that was left out and not spoken of yet.
+    left_out: Cell<Option<CommitTs>>,
+    /// Something was put into the ring since the last wake.
+    rung: Cell<bool>,
+}
+
+impl Emitter {
+    pub fn new(ring: rtrb::Producer<Emitted>, wake: Arc<Wake>, low: Arc<LowMark>) -> Emitter {
+        Emitter {
+            ring: RefCell::new(ring),
+            wake,
+            low,
+            left_out: Cell::new(None),
+            rung: Cell::new(false),
+        }
+    }
+
+    /// Sends a commit's changes, or notes that they were left out.
+    pub fn emit(&self, batch: EventBatch) {
+        let commit_ts = batch.commit_ts;
+        if !self.settle() || !self.push(Emitted::Batch(batch)) {
+            let first = self.left_out.get().map_or(commit_ts, |f| f.min(commit_ts));
+            self.left_out.set(Some(first));
+        }
+    }
+
+    /// Tries to say what was left out; true when nothing is left to be said.
+    pub fn settle(&self) -> bool {
+        let Some(from) = self.left_out.get() else {
+            return true;
+        };
+        let said = self.push(Emitted::Overflow { from });
+        if said {
+            self.left_out.set(None);
+        }
+        said
+    }
+
+    fn push(&self, emitted: Emitted) -> bool {
+        let pushed = self.ring.borrow_mut().push(emitted).is_ok();
+        self.rung.set(self.rung.get() | pushed);
+        pushed
+    }
+
+    /// Publishes that every commit below `low` has left. It is stored after the batches were
+    /// pushed, so who sees the mark finds them in the ring.
+    pub fn publish_low(&self, low: CommitTs) {
+        if self.low.low.load(Ordering::Relaxed) != low.0 {
+            self.low.low.store(low.0, Ordering::SeqCst);
+            self.rung.set(true);
+        }
+    }
+
+    /// Before a timestamp is taken or a vote is given at `now`: nothing above it is final yet.
+    pub fn hold_low(&self, now: CommitTs) {
+        if self.low.low.load(Ordering::Relaxed) > now.0 {
+            self.low.low.store(now.0, Ordering::SeqCst);
+        }
+    }
+
+    /// Wakes the event plane if there is news since the last call.
+    pub fn ring(&self) {
+        if self.rung.take() {
+            self.wake.notify();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use nodedb_types::{CoreId, Lsn, ShardId};
+
+    use super::*;
+
+    #[test]
+    fn a_full_ring_leaves_out_and_says_so() {
+        let (tx, mut rx) = rtrb::RingBuffer::new(2);
+        let low = Arc::new(LowMark {
+            core: CoreId(0),
+            low: AtomicU64::new(0),
+        });
+        let emitter = Emitter::new(tx, Wake::new().unwrap(), low.clone());
+        let batch = |ts| EventBatch {
+            shard: ShardId(1),
+            lsn: Lsn(ts),
+            commit_ts: CommitTs(ts),
+            events: Vec::new(),
+        };
+        for ts in 1..=5 {
+            emitter.emit(batch(ts));
+        }
+        assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(1)));
+        assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(2)));
+        assert!(emitter.settle());
+        emitter.emit(batch(6));
+        assert!(matches!(
+            rx.pop(),
+            Ok(Emitted::Overflow { from: CommitTs(3) })
+        ));
+        assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(6)));
+        emitter.publish_low(CommitTs(9));
+        emitter.hold_low(CommitTs(7));
+        assert_eq!(low.low.load(Ordering::SeqCst), 7);
+        emitter.hold_low(CommitTs(8));
+        assert_eq!(low.low.load(Ordering::SeqCst), 7);
+    }
+}

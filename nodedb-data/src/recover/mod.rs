@@ -1,0 +1,140 @@
+//! Recovery: from the logs to the state in which requests are taken.
+//!
+//! Every core reads the chains of all earlier starts in order and applies the records of its own
+//! shards, by the same code that applies them while the server runs (W2). Then it begins its own
+//! chain, which logs where the older ones end, and settles what was left open:
+//!
+//! * a transaction that is prepared in a shard here and has no outcome there is committed if any
+//!   chain holds its decision and aborted otherwise; that is logged before the first request;
+//! * an index that is not public on all shards here is dropped; public ones are built from the
+//!   rows.
+//!
+//! The same chains give the same end however often this is broken off: nothing is changed but by
+//! records of the new chain.
+
+mod replay;
+
+use std::rc::Rc;
+
+use nodedb_bridge::plan::Outcome;
+use nodedb_types::schema::IndexState;
+use nodedb_types::{CommitTs, Result, TxnId};
+
+use crate::core::state::State;
+use crate::core::transaction::Transaction;
+use crate::shard::schema_codec::SchemaRecord;
+use crate::wal::{Chain, ChainEnd, ChainId, ChainReader, Wal, WalConfig, open_dir, scan_chains};
+use replay::Replay;
+
+/// Recovers the core; its failure breaks the core.
+pub async fn recover(state: Rc<State>) {
+    match recover_all(&state).await {
+        Ok(()) => state.recovered.set(true),
+        Err(failure) => state.break_with(failure),
+    }
+}
+
+async fn recover_all(state: &Rc<State>) -> Result<()> {
+    let config = &state.config;
+    let dir = open_dir(&state.io, &config.data_dir).await?;
+    let mut chains = scan_chains(&state.io, &dir, config.database).await?;
+    chains.retain(|chain| chain.id.epoch < config.epoch);
+    let mut replay = Replay::new(state);
+    let mut ends = Vec::new();
+    for chain in &chains {
+        let end = read_chain(state, &dir, chain, &mut replay).await?;
+        ends.push(ChainEnd {
+            chain: chain.id,
+            end,
+        });
+    }
+    let open = replay.finish()?;
+    let id = ChainId {
+        epoch: config.epoch,
+        core: config.core,
+    };
+    let mut wal_config = WalConfig::new(dir.clone(), config.database, id);
+    if config.small_segments {
+        wal_config.segment_bytes_max = wal_config.first_segment_bytes;
+    }
+    let wal = Wal::create(state.io.clone(), wal_config, &ends).await?;
+    state.spawner.spawn(wal.clone().prepare_segments());
+    assert!(state.wal.set(wal).is_ok(), "the log is opened once");
+    state.spawner.spawn(state.clone().flush_loop());
+    state.spawner.spawn(state.clone().apply_loop());
+    settle_transactions(state, open).await?;
+    settle_indexes(state).await?;
+    trim_chains(state, &dir, chains).await
+}
+
+async fn read_chain(
+    state: &Rc<State>,
+    dir: &std::path::Path,
+    chain: &Chain,
+    replay: &mut Replay,
+) -> Result<crate::wal::Position> {
+    let mut reader = ChainReader::new(state.io.clone(), dir, state.config.database, chain, None);
+    while let Some(frame) = reader.next().await? {
+        for record in frame.records() {
+            replay.record(&record).await?;
+        }
+    }
+    Ok(reader.end())
+}
+
+/// Logs and applies the outcome of every transaction that is prepared here without one.
+async fn settle_transactions(
+    state: &Rc<State>,
+    open: Vec<(Rc<Transaction>, Option<CommitTs>)>,
+) -> Result<()> {
+    let ids: Vec<(TxnId, Outcome)> = open
+        .into_iter()
+        .map(|(transaction, decision)| {
+            let id = transaction.id;
+            state.transactions.borrow_mut().insert(id, transaction);
+            (id, decision.map_or(Outcome::Aborted, Outcome::Committed))
+        })
+        .collect();
+    for (txn, outcome) in ids {
+        state
+            .conclude(nodedb_bridge::plan::Conclude { txn, outcome })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Drops indexes that were not finished and builds the others.
+async fn settle_indexes(state: &Rc<State>) -> Result<()> {
+    for index in state.known_indexes() {
+        if index.state == IndexState::WriteOnly {
+            state.log_schema(SchemaRecord::DropIndex(index.id)).await?;
+            continue;
+        }
+        let parts = state.index_parts(index.id)?;
+        let tables = state.tables(index.collection, None)?;
+        if parts.len() < tables.len() {
+            // Some shard never got it, so it was never public as a whole.
+            state.log_schema(SchemaRecord::DropIndex(index.id)).await?;
+            continue;
+        }
+        let mut done = 0;
+        for (table, part) in &parts {
+            while state.build_piece(table, part, &mut done).await? {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes segments behind the logged ends of chains that no core of this start reads so far:
+/// those of the starts before the last one. One core does it for all.
+async fn trim_chains(state: &State, dir: &std::path::Path, chains: Vec<Chain>) -> Result<()> {
+    if state.config.core.0 != 0 {
+        return Ok(());
+    }
+    for mut chain in chains {
+        if chain.end.is_some() && chain.id.epoch + 1 < state.config.epoch {
+            chain.trim(&state.io, dir).await?;
+        }
+    }
+    Ok(())
+}

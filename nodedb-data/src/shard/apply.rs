@@ -1,0 +1,237 @@
+//! Applying what is durable: the one way in which a table's rows change.
+//!
+//! Replay goes the same way as the running server. A row enters U (`Changes`) before the first of
+//! its structures is touched, so a reader at an older snapshot never trusts an index about it; the
+//! readers at newer snapshots wait until its whole commit is applied. Within a commit the core may
+//! serve others between two rows.
+
+use std::sync::Arc;
+
+use nodedb_bridge::event::EventOp;
+use nodedb_types::row::RowView;
+use nodedb_types::{ActorId, CommitTs, Result, SchemaVersion, Surrogate};
+
+use super::effect::RowEffect;
+use super::fields::malformed;
+use super::table::Table;
+use crate::core::executor::Critical;
+use crate::store::history::Entry;
+use crate::store::row_log::{Location, Version};
+
+/// What the effects of one commit share.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    pub commit_ts: CommitTs,
+    pub actor: ActorId,
+    pub schema: SchemaVersion,
+}
+
+/// Units for writing a row and its key.
+const ROW_UNITS: u32 = 10;
+/// Bytes of a row that cost a unit to copy, and to bring into an index.
+const COPY_BYTES_PER_UNIT: usize = 512;
+const INDEX_BYTES_PER_UNIT: usize = 8;
+
+impl Table {
+    /// Applies one effect. Gives the units of work that it took.
+    pub async fn apply(&self, effect: &RowEffect, commit: Commit) -> Result<u32> {
+        let surrogate = effect.surrogate;
+        self.changes
+            .borrow_mut()
+            .record(commit.commit_ts, surrogate);
+        match effect.op {
+            EventOp::Insert => {
+                let value = surrogate.get();
+                let replaced = self
+                    .paged(|t| {
+                        let pages = &mut t.pages.borrow_mut();
+                        t.keys.borrow_mut().insert(pages, &effect.key, value)
+                    })
+                    .await?;
+                assert!(replaced.is_none(), "a key is given to one row at a time");
+            }
+            EventOp::Delete => {
+                let removed = self
+                    .paged(|t| {
+                        t.keys
+                            .borrow_mut()
+                            .remove(&mut t.pages.borrow_mut(), &effect.key)
+                    })
+                    .await?;
+                assert_eq!(removed, Some(surrogate.get()), "a deleted row has its key");
+            }
+            EventOp::Update => {}
+        }
+        let _whole = Critical;
+        let before = self.put_version(effect, commit);
+        self.maintain_indexes(surrogate, before.as_deref(), effect)?;
+        let indexes = self.indexes.borrow().len();
+        let bytes = effect.after.len() + before.map_or(0, |b| b.len());
+        Ok(ROW_UNITS
+            + (bytes / COPY_BYTES_PER_UNIT + indexes * bytes / INDEX_BYTES_PER_UNIT) as u32)
+    }
+
+    /// Whether an effect read from the log follows from the rows as they are: what [`Table::apply`]
+    /// asserts of effects that this run has checked itself.
+    pub async fn check_replayed(&self, effect: &RowEffect) -> Result<()> {
+        let known = self
+            .paged(|t| t.applied(&effect.key))
+            .await?
+            .map(|n| n.surrogate);
+        let right = match effect.op {
+            EventOp::Insert => {
+                known.is_none() && self.locations.borrow().get(effect.surrogate).is_none()
+            }
+            EventOp::Update | EventOp::Delete => known == Some(effect.surrogate),
+        };
+        match right {
+            true => Ok(()),
+            false => Err(malformed(
+                "a change of a row that does not follow from those before",
+            )),
+        }
+    }
+
+    /// Appends the version and makes it the newest. Gives the row as it was, if indexes need it.
+    fn put_version(&self, effect: &RowEffect, commit: Commit) -> Option<Arc<[u8]>> {
+        let surrogate = effect.surrogate;
+        let deleted = effect.op == EventOp::Delete;
+        let mut locations = self.locations.borrow_mut();
+        let older = locations.get(surrogate);
+        assert_eq!(
+            older.is_none(),
+            effect.op == EventOp::Insert,
+            "an insert begins a row"
+        );
+        let mut log = self.log.borrow_mut();
+        let (mut before, mut history_bytes) = (None, 0);
+        if !older.is_none() {
+            let old = log.read(older);
+            assert!(!old.deleted, "a deleted row does not come back");
+            history_bytes = old.stored_bytes();
+            if !self.indexes.borrow().is_empty() {
+                before = Some(old.row.into());
+            }
+        }
+        let version = Version {
+            commit_ts: commit.commit_ts,
+            birth: effect.birth.unwrap_or(commit.commit_ts),
+            older,
+            surrogate,
+            collection: self.id,
+            schema: commit.schema,
+            actor: commit.actor,
+            shard: self.shard,
+            deleted,
+            key: &effect.key,
+            row: if deleted { &[] } else { &effect.after },
+        };
+        if deleted {
+            history_bytes += version.stored_bytes();
+        }
+        let location = log.append(&version);
+        locations.set(surrogate, location);
+        let mut alive = self.alive.borrow_mut();
+        let mut history = self.history.borrow_mut();
+        if deleted {
+            alive.remove(surrogate.get());
+            history.bury(&effect.key, surrogate);
+        } else {
+            alive.insert(surrogate.get());
+        }
+        history.push(commit.commit_ts, surrogate, location, history_bytes);
+        self.extents.borrow_mut().observe(surrogate);
+        before
+    }
+
+    fn maintain_indexes(
+        &self,
+        surrogate: Surrogate,
+        before: Option<&[u8]>,
+        effect: &RowEffect,
+    ) -> Result<()> {
+        let indexes = self.indexes.borrow();
+        if indexes.is_empty() {
+            return Ok(());
+        }
+        let before = before.map(RowView::new).transpose()?;
+        let after = match effect.op {
+            EventOp::Delete => None,
+            EventOp::Insert | EventOp::Update => Some(RowView::new(&effect.after)?),
+        };
+        for index in indexes.iter().filter(|i| i.covers(surrogate)) {
+            index
+                .engine
+                .borrow_mut()
+                .apply(surrogate, before.as_ref(), after.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Releases versions that no reader at or above `oldest` reaches, at most `max` of them; true
+    /// when there may be more. `forced` gives up history that somebody may still read: those
+    /// readers then fail with 72000, and what changed above them stays known.
+    pub fn trim(&self, oldest: CommitTs, forced: Option<CommitTs>, max: usize) -> bool {
+        let mut more = self.changes.borrow_mut().trim(oldest, max);
+        let bound = forced.map_or(oldest, |f| f.max(oldest));
+        for _ in 0..max {
+            let Some(entry) = self.history.borrow_mut().pop_below(bound) else {
+                return more;
+            };
+            self.forget(entry);
+        }
+        more = true;
+        more
+    }
+
+    /// Releases what an entry of the history superseded, and the row itself if that deleted it.
+    fn forget(&self, entry: Entry) {
+        let mut log = self.log.borrow_mut();
+        let version = log.read(entry.location);
+        let (older, deleted) = (version.older, version.deleted);
+        if deleted {
+            self.history
+                .borrow_mut()
+                .unbury(version.key, entry.surrogate);
+        }
+        if !older.is_none() {
+            log.release(older);
+        }
+        if deleted {
+            self.locations
+                .borrow_mut()
+                .set(entry.surrogate, Location::NONE);
+            log.release(entry.location);
+        }
+    }
+
+    /// Whether there is anything that a later trim could release.
+    pub fn has_history(&self) -> bool {
+        self.history.borrow().oldest().is_some()
+    }
+
+    /// Bytes kept for old snapshots, and the timestamp that giving up the oldest would make the
+    /// lowest readable one.
+    pub fn history(&self) -> (usize, Option<CommitTs>) {
+        let history = self.history.borrow();
+        (history.bytes(), history.oldest())
+    }
+
+    /// Releases the rows of a dropped table that nobody reads any more, at most `max` at a time;
+    /// true when there are more.
+    pub fn free(&self, max: usize) -> bool {
+        if self.trim(CommitTs(u64::MAX), None, max) {
+            return true;
+        }
+        let mut rows = Vec::new();
+        self.locations.borrow().walk(0, |surrogate, location| {
+            rows.push((surrogate, location));
+            rows.len() < max
+        });
+        for &(surrogate, location) in &rows {
+            self.locations.borrow_mut().set(surrogate, Location::NONE);
+            self.log.borrow_mut().release(location);
+        }
+        !rows.is_empty()
+    }
+}

@@ -1,0 +1,106 @@
+//! A shard: the unit of everything durable. Its tables share one row log and one sequence of LSNs.
+
+pub mod apply;
+pub mod claim;
+pub mod effect;
+pub mod fields;
+mod rows;
+pub mod schema_codec;
+pub mod table;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nodedb_types::{Collection, CollectionId, Lsn, ShardId};
+
+use crate::store::row_log::RowLog;
+use table::Table;
+
+/// One shard of a core.
+pub struct Shard {
+    pub id: ShardId,
+    log: Rc<RefCell<RowLog>>,
+    tables: RefCell<BTreeMap<CollectionId, Rc<Table>>>,
+    /// The last LSN given to a record.
+    last_lsn: Cell<Lsn>,
+    /// The last LSN that is durable.
+    durable_lsn: Cell<Lsn>,
+    page_faults: bool,
+}
+
+impl Shard {
+    pub fn new(id: ShardId, page_faults: bool) -> Shard {
+        Shard {
+            id,
+            log: Rc::default(),
+            tables: RefCell::default(),
+            last_lsn: Cell::default(),
+            durable_lsn: Cell::default(),
+            page_faults,
+        }
+    }
+
+    /// The LSN of the next record.
+    pub fn take_lsn(&self) -> Lsn {
+        let lsn = Lsn(self.last_lsn.get().0 + 1);
+        self.last_lsn.set(lsn);
+        lsn
+    }
+
+    /// The record that was to have the last LSN was not appended.
+    pub fn return_lsn(&self) {
+        self.last_lsn.set(Lsn(self.last_lsn.get().0 - 1));
+    }
+
+    /// A record is durable, or was read back from the log. False when it does not follow the one
+    /// before it.
+    pub fn advance(&self, lsn: Lsn) -> bool {
+        let follows = lsn.0 == self.durable_lsn.get().0 + 1;
+        self.durable_lsn.set(lsn);
+        self.last_lsn.set(self.last_lsn.get().max(lsn));
+        follows
+    }
+
+    /// What was appended and is not durable was abandoned; its LSNs are free again.
+    pub fn rewind(&self) {
+        self.last_lsn.set(self.durable_lsn.get());
+    }
+
+    pub fn table(&self, id: CollectionId) -> Option<Rc<Table>> {
+        self.tables.borrow().get(&id).cloned()
+    }
+
+    pub fn tables(&self) -> Vec<Rc<Table>> {
+        self.tables.borrow().values().cloned().collect()
+    }
+
+    /// Makes the collection's table, or brings its new schema version.
+    pub fn create(&self, collection: &Arc<Collection>) -> Rc<Table> {
+        let mut tables = self.tables.borrow_mut();
+        let table = tables.entry(collection.id).or_insert_with(|| {
+            let log = self.log.clone();
+            Rc::new(Table::new(
+                self.id,
+                collection.clone(),
+                log,
+                self.page_faults,
+            ))
+        });
+        table.set_collection(collection.clone());
+        table.clone()
+    }
+
+    /// Takes the collection's table out; readers that hold it go on.
+    pub fn remove(&self, id: CollectionId) -> Option<Rc<Table>> {
+        let table = self.tables.borrow_mut().remove(&id)?;
+        table.set_dropped();
+        Some(table)
+    }
+
+    /// Bytes of row versions held.
+    pub fn row_bytes(&self) -> usize {
+        self.log.borrow().live_bytes()
+    }
+}

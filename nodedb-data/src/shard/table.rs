@@ -1,0 +1,288 @@
+//! One collection on one shard: its rows with their history, key index, engines and claims.
+//!
+//! Owned by the core of the shard and shared by its tasks; nothing borrowed from it is held over
+//! an await. Changes come only through [`super::apply`], in log order.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nodedb_types::schema::IndexState;
+use nodedb_types::{
+    Collection, CollectionId, CommitTs, Failure, Index, IndexId, Result, ShardId, SqlState,
+    Surrogate,
+};
+
+use super::claim::{Claims, Found, Newest, Owner};
+use crate::core::executor::next_turn;
+use crate::engine::{self, SharedIndex};
+use crate::set::{Changes, RowSet};
+use crate::store::extent::Extents;
+use crate::store::history::History;
+use crate::store::key_index::{KeyEntry, KeyIndex};
+use crate::store::location::LocationTable;
+use crate::store::page::{Missing, PageStore};
+use crate::store::row_log::{RowLog, Version};
+
+/// An index of the table.
+#[derive(Clone)]
+pub struct TableIndex {
+    pub definition: Arc<Index>,
+    pub engine: SharedIndex,
+    /// Rows up to this surrogate are in it; the build brings in those behind. 0 before the build
+    /// begins, the largest id once it is complete.
+    pub built: Rc<Cell<u32>>,
+}
+
+impl TableIndex {
+    /// Whether changes of the row are the index's business already.
+    pub fn covers(&self, surrogate: Surrogate) -> bool {
+        surrogate.get() <= self.built.get()
+    }
+}
+
+pub struct Table {
+    pub shard: ShardId,
+    pub id: CollectionId,
+    pub(super) collection: RefCell<Arc<Collection>>,
+    /// Changes are logged with before images and become events.
+    pub emit: Cell<bool>,
+    pub(super) log: Rc<RefCell<RowLog>>,
+    pub(super) pages: RefCell<PageStore>,
+    pub(super) keys: RefCell<KeyIndex>,
+    pub(super) locations: RefCell<LocationTable>,
+    pub(super) alive: RefCell<RowSet>,
+    pub(super) changes: RefCell<Changes>,
+    pub(super) history: RefCell<History>,
+    pub extents: RefCell<Extents>,
+    pub claims: RefCell<Claims>,
+    pub(super) indexes: RefCell<Vec<TableIndex>>,
+    pub(super) dropped: Cell<bool>,
+}
+
+impl Table {
+    /// An empty table. `faults`: pages are missing as often as possible.
+    pub fn new(
+        shard: ShardId,
+        collection: Arc<Collection>,
+        log: Rc<RefCell<RowLog>>,
+        faults: bool,
+    ) -> Table {
+        let mut pages = match faults {
+            true => PageStore::with_faults(),
+            false => PageStore::default(),
+        };
+        let keys = KeyIndex::new(&mut pages);
+        Table {
+            shard,
+            id: collection.id,
+            collection: RefCell::new(collection),
+            emit: Cell::new(false),
+            log,
+            pages: RefCell::new(pages),
+            keys: RefCell::new(keys),
+            locations: RefCell::default(),
+            alive: RefCell::default(),
+            changes: RefCell::default(),
+            history: RefCell::default(),
+            extents: RefCell::default(),
+            claims: RefCell::default(),
+            indexes: RefCell::default(),
+            dropped: Cell::new(false),
+        }
+    }
+
+    pub fn collection(&self) -> Arc<Collection> {
+        self.collection.borrow().clone()
+    }
+
+    /// A new schema version.
+    pub fn set_collection(&self, collection: Arc<Collection>) {
+        *self.collection.borrow_mut() = collection;
+    }
+
+    /// Rows of the latest applied state.
+    pub fn rows(&self) -> u64 {
+        self.alive.borrow().len()
+    }
+
+    /// Runs a step that needs pages, bringing the missing ones in.
+    pub async fn paged<T>(&self, mut step: impl FnMut(&Table) -> Result<T, Missing>) -> Result<T> {
+        loop {
+            match step(self) {
+                Ok(value) => return Ok(value),
+                Err(missing) => {
+                    next_turn().await;
+                    self.pages.borrow_mut().fetch(missing)?;
+                }
+            }
+        }
+    }
+
+    /// The newest applied version of the row with this key, if it is alive.
+    pub fn applied(&self, key: &[u8]) -> Result<Option<Newest>, Missing> {
+        let found = self.keys.borrow().get(&self.pages.borrow(), key)?;
+        let Some(surrogate) = found.and_then(Surrogate::new) else {
+            return Ok(None);
+        };
+        let log = self.log.borrow();
+        let version = log.read(self.locations.borrow().get(surrogate));
+        Ok(Some(Newest {
+            surrogate,
+            version: version.commit_ts,
+            birth: version.birth,
+            row: version.row.into(),
+        }))
+    }
+
+    /// The row as `writer` finds it: [`Found::Applied`] is resolved to the applied row.
+    pub fn newest(&self, key: &[u8], writer: &Rc<Owner>) -> Result<Found, Missing> {
+        match self.claims.borrow().find(key, writer) {
+            Found::Applied => Ok(Found::Pending(self.applied(key)?)),
+            found => Ok(found),
+        }
+    }
+
+    /// Surrogates that the key has or had, as far as a snapshot may still reach.
+    pub fn surrogates_of(&self, key: &[u8]) -> Result<Vec<Surrogate>, Missing> {
+        let mut all = self.history.borrow().buried(key).to_vec();
+        let alive = self.keys.borrow().get(&self.pages.borrow(), key)?;
+        all.extend(alive.and_then(Surrogate::new));
+        Ok(all)
+    }
+
+    /// Up to `max` entries of the key index from `from` on.
+    pub fn scan_keys(&self, from: Bound<&[u8]>, max: usize) -> Result<Vec<KeyEntry>, Missing> {
+        let mut entries = Vec::new();
+        self.keys
+            .borrow()
+            .scan(&self.pages.borrow(), from, true, max, &mut entries)?;
+        Ok(entries)
+    }
+
+    /// Shows `see` the version of the row that is visible at `snapshot` and gives its answer;
+    /// `None` when there is no such version.
+    pub fn visible<T>(
+        &self,
+        surrogate: Surrogate,
+        snapshot: CommitTs,
+        see: impl FnOnce(Version<'_>) -> T,
+    ) -> Result<Option<T>> {
+        self.check_snapshot(snapshot)?;
+        let mut location = self.locations.borrow().get(surrogate);
+        let log = self.log.borrow();
+        while !location.is_none() {
+            let version = log.read(location);
+            if version.commit_ts <= snapshot {
+                return Ok((!version.deleted).then(|| see(version)));
+            }
+            location = version.older;
+        }
+        Ok(None)
+    }
+
+    /// Fails with 72000 when the snapshot's history is gone.
+    pub fn check_snapshot(&self, snapshot: CommitTs) -> Result<()> {
+        if snapshot >= self.history.borrow().floor() {
+            return Ok(());
+        }
+        Err(Failure::new(SqlState::SnapshotTooOld, "snapshot too old").with_hint(
+            "The statement ran for so long that the rows it reads were changed too often since.",
+        ))
+    }
+
+    /// Shows `see` the newest applied version of a row that is alive.
+    pub fn latest<T>(&self, surrogate: Surrogate, see: impl FnOnce(Version<'_>) -> T) -> Option<T> {
+        let location = self.locations.borrow().get(surrogate);
+        if location.is_none() {
+            return None;
+        }
+        let log = self.log.borrow();
+        let version = log.read(location);
+        (!version.deleted).then(|| see(version))
+    }
+
+    /// Up to `max` rows alive from `from` on, ascending.
+    pub fn alive_from(&self, from: u32, max: usize) -> Vec<Surrogate> {
+        let alive = self.alive.borrow();
+        let mut rows = Vec::new();
+        let mut next = match from.checked_sub(1) {
+            Some(before) => alive.next_after(Some(before)),
+            None => alive.next_after(None),
+        };
+        while let Some(id) = next
+            && rows.len() < max
+        {
+            rows.extend(Surrogate::new(id));
+            next = alive.next_after(Some(id));
+        }
+        rows
+    }
+
+    /// Indexes of the table, in the order in which they were added.
+    pub fn indexes(&self) -> Vec<TableIndex> {
+        self.indexes.borrow().clone()
+    }
+
+    pub fn find_index(&self, id: IndexId) -> Option<TableIndex> {
+        self.indexes
+            .borrow()
+            .iter()
+            .find(|i| i.definition.id == id)
+            .cloned()
+    }
+
+    /// Adds an empty index. One that is there already stays as it is.
+    pub fn add_index(&self, definition: Arc<Index>) -> Result<()> {
+        if self.find_index(definition.id).is_some() {
+            return Ok(());
+        }
+        let engine = engine::open(&definition, &self.collection())?;
+        self.indexes.borrow_mut().push(TableIndex {
+            definition,
+            engine,
+            built: Rc::new(Cell::new(0)),
+        });
+        Ok(())
+    }
+
+    /// Readers may use the index from here on.
+    pub fn publish_index(&self, id: IndexId) {
+        for index in self.indexes.borrow_mut().iter_mut() {
+            if index.definition.id == id {
+                let mut definition = Index::clone(&index.definition);
+                definition.state = IndexState::Public;
+                index.definition = Arc::new(definition);
+            }
+        }
+    }
+
+    pub fn drop_index(&self, id: IndexId) {
+        self.indexes.borrow_mut().retain(|i| i.definition.id != id);
+    }
+
+    /// Nobody will write here again; readers that began before go on.
+    pub fn set_dropped(&self) {
+        self.dropped.set(true);
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.dropped.get()
+    }
+
+    /// Memory of everything but the rows, bytes.
+    pub fn bytes(&self) -> usize {
+        let engines: usize = self
+            .indexes
+            .borrow()
+            .iter()
+            .map(|i| i.engine.borrow().bytes())
+            .sum();
+        self.pages.borrow().bytes()
+            + self.locations.borrow().bytes()
+            + self.alive.borrow().heap_bytes()
+            + self.changes.borrow().heap_bytes()
+            + engines
+    }
+}
