@@ -3,8 +3,9 @@
 //! `nodedb-control`, `nodedb-data` and `nodedb-event` never import one another. A request goes
 //! from a control worker to a core over a bounded ring ([`request`], [`wiring`]); its answer comes
 //! back as a stream with credits ([`reply`]); a durable write leaves its core as an event
-//! ([`event`]); what a core needs of control it asks by an [`upcall`]. The shapes of plans are in
-//! [`plan`], what each engine can do is declared in [`op`].
+//! ([`event`]); what a core needs of control it asks by an [`upcall`]; services that one plane
+//! offers another are traits in [`port`]. The shapes of plans are in [`plan`], what each engine can
+//! do is declared in [`op`].
 
 pub mod account;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod event;
 pub mod expression;
 pub mod op;
 pub mod plan;
+pub mod port;
 pub mod reply;
 pub mod request;
 pub mod upcall;

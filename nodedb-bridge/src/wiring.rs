@@ -28,6 +28,9 @@ pub struct CoreEnds {
     pub events: rtrb::Producer<Emitted>,
     pub event_wake: Arc<Wake>,
     pub low: Arc<LowMark>,
+    /// Up to where the core's log is durable, in the data plane's own terms; stored before `low`
+    /// is raised, so that whoever has seen the mark finds the commits below it in the log.
+    pub log_end: Arc<AtomicU64>,
     pub wake: Arc<Wake>,
 }
 
@@ -49,6 +52,8 @@ pub struct EventEnds {
     pub events: Vec<rtrb::Consumer<Emitted>>,
     /// By core.
     pub low: Vec<Arc<LowMark>>,
+    /// By core; for whoever implements `port::EventLog`.
+    pub log_ends: Vec<Arc<AtomicU64>>,
     pub wake: Arc<Wake>,
 }
 
@@ -85,6 +90,7 @@ pub fn wire(
     let mut event_ends = EventEnds {
         events: Vec::new(),
         low: Vec::new(),
+        log_ends: Vec::new(),
         wake: event_wake.clone(),
     };
     let worker_wakes = (0..workers)
@@ -100,6 +106,8 @@ pub fn wire(
         upcall_consumers.push(upcalls_rx);
         event_ends.events.push(events_rx);
         event_ends.low.push(low.clone());
+        let log_end = Arc::new(AtomicU64::new(0));
+        event_ends.log_ends.push(log_end.clone());
         core_ends.push(CoreEnds {
             core: CoreId(core),
             requests: Vec::new(),
@@ -109,6 +117,7 @@ pub fn wire(
             events,
             event_wake: event_wake.clone(),
             low,
+            log_end,
             wake: Wake::new()?,
         });
     }

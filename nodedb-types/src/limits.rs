@@ -72,6 +72,17 @@ pub const STATEMENT_RETRIES_MAX: u32 = 10;
 pub const HISTORY_BYTES_MAX: usize = 256 << 20;
 /// Change streams keep this much of the log by default, bytes.
 pub const STREAM_RETENTION_BYTES: u64 = 1 << 30;
+/// Change streams that are being read at a time: each reader holds a few pages.
+pub const STREAM_READERS_MAX: usize = 64;
+/// Rows of a stream that are made ready at a time, bytes as stored.
+pub const STREAM_PAGE_BYTES: usize = 64 << 10;
+/// Newest events that readers get without the log, bytes as stored.
+pub const STREAM_WINDOW_BYTES: usize = 2 << 20;
+/// Events that wait for slower cores before they are final, bytes as stored; beyond it they are
+/// dropped and read back from the log.
+pub const STREAM_PENDING_BYTES_MAX: usize = 4 << 20;
+/// Bytes of log that are read back for streams in a second: writers share the disk.
+pub const STREAM_LOG_BYTES_PER_SECOND: u64 = 128 << 20;
 /// Statements in the plan cache.
 pub const PLAN_CACHE_ENTRIES: usize = 1024;
 
