@@ -46,6 +46,11 @@ pub trait VirtualTable: Send + Sync {
 
     /// All rows, typed as `nodedb_types::arrow_map` maps [`VirtualTable::columns`].
     fn rows(&self) -> Result<RecordBatch>;
+
+    /// There is never a row, so that what joins it needs no plan.
+    fn is_always_empty(&self) -> bool {
+        false
+    }
 }
 
 /// A named, typed column of a result.

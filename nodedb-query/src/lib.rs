@@ -15,14 +15,19 @@ pub mod plan;
 mod bind;
 mod catalog_tables;
 mod executor;
+mod explain;
 mod expr;
 mod function;
 mod rel;
 mod rules;
+
+#[cfg(test)]
+mod tests;
 
 pub use bind::{BindContext, Bound, bind, data_type};
 pub use executor::{
     Executor, ExecutorConfig, LeafItem, LeafStream, Leaves, RelationalPlan, Reports, RowStream,
     RunContext, run_inline,
 };
+pub use explain::{Analyzed, explain};
 pub use function::{Argument, Function, Returns, Volatility, reference};

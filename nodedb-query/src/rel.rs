@@ -396,6 +396,103 @@ impl Rel {
         Ok(())
     }
 
+    /// The columns that it gives.
+    pub(crate) fn columns(&self) -> Vec<(ColumnId, DataType)> {
+        match self {
+            Rel::Scan(scan) => {
+                let own = scan.columns.iter().zip(&scan.collection.columns);
+                own.map(|(id, c)| (*id, c.data_type)).collect()
+            }
+            Rel::Virtual { table, columns } => {
+                let types = table.table.columns();
+                let named = columns.iter().zip(types);
+                named.map(|(id, c)| (*id, c.data_type)).collect()
+            }
+            Rel::Values { columns, .. }
+            | Rel::SetOperation { columns, .. }
+            | Rel::Recursive { columns, .. }
+            | Rel::Working { columns, .. } => columns.clone(),
+            Rel::Filter { input, .. }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. }
+            | Rel::Distinct { input, .. } => input.columns(),
+            Rel::Project { expressions, .. } => expressions
+                .iter()
+                .map(|(id, e)| (*id, e.data_type()))
+                .collect(),
+            Rel::Join { left, right, .. } => {
+                let mut all = left.columns();
+                all.extend(right.columns());
+                all
+            }
+            Rel::Aggregate {
+                keys, aggregates, ..
+            } => keys
+                .iter()
+                .map(|(id, e)| (*id, e.data_type()))
+                .chain(aggregates.iter().map(|(id, a)| (*id, a.returns)))
+                .collect(),
+            Rel::Window { input, calls } => {
+                let mut all = input.columns();
+                all.extend(calls.iter().map(|(id, w)| (*id, w.returns)));
+                all
+            }
+            Rel::Series {
+                column, data_type, ..
+            } => vec![(*column, *data_type)],
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Rel::Values { rows, .. } if rows.is_empty())
+    }
+
+    /// Replaces what never has a row by no rows, and drops the operators above it.
+    pub(crate) fn prune(&mut self) {
+        for input in self.inputs_mut() {
+            input.prune();
+        }
+        for slot in self.expressions_mut() {
+            if slot.has_subquery() {
+                let taken = std::mem::replace(slot, Expr::bool(true));
+                let Ok(done) = taken.transform::<std::convert::Infallible>(&mut |e| {
+                    Ok(match e {
+                        Expr::Subquery(mut subquery) => {
+                            subquery.rel.prune();
+                            Expr::Subquery(subquery)
+                        }
+                        other => other,
+                    })
+                });
+                *slot = done;
+            }
+        }
+        let empty = match self {
+            Rel::Virtual { table, .. } => table.table.is_always_empty(),
+            Rel::Filter { input, .. }
+            | Rel::Project { input, .. }
+            | Rel::Sort { input, .. }
+            | Rel::Limit { input, .. }
+            | Rel::Distinct { input, .. } => input.is_empty(),
+            Rel::Join {
+                kind, left, right, ..
+            } => match kind {
+                JoinKind::Inner => left.is_empty() || right.is_empty(),
+                JoinKind::Left => left.is_empty(),
+                JoinKind::Right => right.is_empty(),
+                JoinKind::Full => left.is_empty() && right.is_empty(),
+            },
+            Rel::SetOperation { left, right, .. } => left.is_empty() && right.is_empty(),
+            _ => false,
+        };
+        if empty {
+            *self = Rel::Values {
+                columns: self.columns(),
+                rows: Vec::new(),
+            };
+        }
+    }
+
     /// Visits every scan, those inside subqueries included.
     pub(crate) fn scans_mut(&mut self, f: &mut dyn FnMut(&mut Scan)) {
         if let Rel::Scan(scan) = self {

@@ -32,6 +32,7 @@ pub(crate) use source::Sources;
 
 /// The plan of a query, parameters filled in.
 pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
+    query.rel.prune();
     query.rel.map_expressions(&mut |e| given.fold_node(e))?;
     if let Some(chain) = chain_of(&query.rel)
         && let Some(plan) = short_path(&query, chain, given)?
@@ -337,7 +338,7 @@ pub(crate) fn get_of(
             {
                 return Ok(None);
             }
-            let compiled = Compiled::new(&rest, &|id| scan.position(id))?;
+            let compiled = Compiled::new(&rest, scan)?;
             Some(Arc::new(compiled) as Arc<dyn nodedb_bridge::expression::BatchExpression>)
         }
     };

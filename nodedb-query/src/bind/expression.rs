@@ -187,6 +187,7 @@ impl Binder<'_> {
                 Ok(if *negated { e.negate() } else { e })
             }
             E::Subquery(query) => self.scalar_subquery(query),
+            E::CompoundFieldAccess { root, access_chain } => self.subscript(root, access_chain),
             E::Tuple(_) => Err(Failure::unsupported("a row constructor here")),
             E::Array(_) => Err(Failure::unsupported("an array")),
             E::Prefixed { .. } => Err(Failure::unsupported("this kind of literal")),

@@ -402,6 +402,18 @@ impl Binder<'_> {
         })
     }
 
+    /// `array[n]`, of an array in its text form.
+    pub(super) fn subscript(
+        &mut self,
+        root: &ast::Expr,
+        chain: &[ast::AccessExpr],
+    ) -> Result<Expr> {
+        let [ast::AccessExpr::Subscript(ast::Subscript::Index { index })] = chain else {
+            return Err(Failure::unsupported("a field or slice of a value"));
+        };
+        self.function_of("array_element", &[root, index], root.span())
+    }
+
     /// GREATEST and LEAST: NULL only when every argument is.
     fn extreme(&mut self, name: &str, arguments: &[&ast::Expr]) -> Result<Expr> {
         let items = self.exprs(arguments)?;
@@ -587,8 +599,8 @@ fn registered(declared: &ast::DataType) -> Option<String> {
         }
         ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)) => {
             return match &**inner {
-                ast::DataType::Text => Some("text[]".to_owned()),
-                _ => registered(inner).map(|_| "text[]".to_owned()),
+                ast::DataType::Array(_) => None,
+                _ => Some("text[]".to_owned()),
             };
         }
         _ => return None,

@@ -5,21 +5,33 @@ use nodedb_bridge::expression::BatchExpression;
 use nodedb_types::{DataType, Failure, Result};
 
 use super::{ColumnId, Expr, eval};
+use crate::rel::Scan;
+use std::fmt;
 
 /// An expression whose columns are positions in the batch.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Compiled {
     expr: Expr,
     /// Positions of the collection's columns that the batch holds, in this order.
     columns: Vec<usize>,
+    /// As SQL, for EXPLAIN.
+    shown: String,
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
 }
 
 impl Compiled {
-    /// `position`: where a column stands in its collection.
-    pub(crate) fn new(
-        expr: &Expr,
-        position: &dyn Fn(ColumnId) -> Option<usize>,
-    ) -> Result<Compiled> {
+    /// An expression over the columns of a scan's collection.
+    pub(crate) fn new(expr: &Expr, scan: &Scan) -> Result<Compiled> {
+        let position = |id: ColumnId| scan.position(id);
+        let shown = expr.display(&|id| match position(id) {
+            Some(column) => scan.collection.columns[column].name.clone(),
+            None => format!("{id:?}"),
+        });
         let mut columns = Vec::new();
         let expr = positioned(expr.clone(), &mut |id| {
             let wanted = position(id)?;
@@ -33,11 +45,11 @@ impl Compiled {
                     }),
             )
         })?;
-        Ok(Compiled { expr, columns })
-    }
-
-    pub(crate) fn expr(&self) -> &Expr {
-        &self.expr
+        Ok(Compiled {
+            expr,
+            columns,
+            shown,
+        })
     }
 }
 

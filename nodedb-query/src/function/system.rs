@@ -42,6 +42,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     row("pg_get_userbyid", &[INT8], T, |v| arguments!(v, Value::Int8(oid) => text(if *oid == 10 { "nodedb".to_owned() } else { format!("unknown (OID={oid})") })), "name of a role"),
     row("array_to_string", &[TEXT, TEXT], T, |v| arguments!(v, Value::Text(a), Value::Text(s) => text(super::json::path_steps(a)?.join(s))), "an array's elements in one text"),
     row("array_length", &[TEXT, INT4], DataType::Int4, |v| arguments!(v, Value::Text(a), Value::Int4(n) => { let items = super::json::path_steps(a)?; Ok(if *n == 1 && !items.is_empty() { Value::Int4(items.len() as i32) } else { Value::Null }) }), "number of an array's elements"),
+    row("array_upper", &[TEXT, INT4], DataType::Int4, |v| arguments!(v, Value::Text(a), Value::Int4(n) => { let items = super::json::path_steps(a)?; Ok(if *n == 1 && !items.is_empty() { Value::Int4(items.len() as i32) } else { Value::Null }) }), "the last index of an array"),
+    row("array_element", &[TEXT, INT4], T, |v| arguments!(v, Value::Text(a), Value::Int4(n) => Ok(super::json::path_steps(a)?.into_iter().nth(usize::try_from(i64::from(*n) - 1).unwrap_or(usize::MAX)).map_or(Value::Null, Value::Text))), "an element of an array"),
     row("array_text_contains", &[TEXT, TEXT], B, |v| arguments!(v, Value::Text(a), Value::Text(e) => Ok(Value::Bool(super::json::path_steps(a)?.contains(e)))), "an array's text holds the element"),
     row("pg_is_in_recovery", &[], B, |_| Ok(Value::Bool(false)), "the server is a standby"),
     row("txid_current", &[], DataType::Int8, |_| Err(nodedb_types::Failure::unsupported("txid_current")), "transaction numbers are not shown"),

@@ -20,7 +20,8 @@ pub use crate::executor::RelationalPlan;
 pub use merge::{Merge, MergeKey};
 pub use projection::Projection;
 pub use write::{
-    Command, Folded, Returning, Sink, Staged, WritePlan, WriteSource, existing_output, stage,
+    Command, Folded, Returning, Sink, Staged, WritePlan, WriteSource, duplicate_key,
+    existing_output, stage,
 };
 pub(crate) use write::{
     ROW_IDENTITY, SinkKind, check_not_null, distinct, insert_row, key_bytes, shard_of, types,

@@ -320,7 +320,7 @@ pub(crate) fn insert_row(
 }
 
 /// The 23505 of a key that is there already.
-pub(crate) fn duplicate_key(collection: &Collection, key: &[u8]) -> Failure {
+pub fn duplicate_key(collection: &Collection, key: &[u8]) -> Failure {
     let constraint = format!("{}_pkey", collection.name);
     let failure = Failure::new(
         SqlState::UniqueViolation,

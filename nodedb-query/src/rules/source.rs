@@ -58,7 +58,7 @@ impl<'a> Sources<'a> {
                     Some(source) => source,
                     None => {
                         let scan = self.scan;
-                        Source::Expression(Arc::new(Compiled::new(&e, &|id| scan.position(id))?))
+                        Source::Expression(Arc::new(Compiled::new(&e, scan)?))
                     }
                 };
                 Ok(SetExpr::Source(self.add(source, shown)))
@@ -108,7 +108,7 @@ impl<'a> Sources<'a> {
             return Ok(SetExpr::Source(at));
         }
         let scan = self.scan;
-        let source = Source::Expression(Arc::new(Compiled::new(&e, &|id| scan.position(id))?));
+        let source = Source::Expression(Arc::new(Compiled::new(&e, scan)?));
         Ok(SetExpr::Source(self.add(source, shown)))
     }
 

@@ -1,0 +1,370 @@
+//! `EXPLAIN`: a plan as a tree of lines, with what the cores reported after `ANALYZE`.
+
+use nodedb_bridge::op::{EngineOp, EngineRank, ordered, place, text};
+use nodedb_bridge::plan::{Direction, LeafReport, Order, Output, SetExpr, SetQuery, Source};
+use nodedb_types::Value;
+
+use crate::expr::{ColumnId, Expr};
+use crate::plan::{GetPlan, Plan, SetPlan, WritePlan, WriteSource};
+use crate::rel::{Rel, SortKey};
+use crate::{RelationalPlan, catalog::Catalog};
+
+/// What a run of the plan has shown.
+#[derive(Debug, Default, Clone)]
+pub struct Analyzed {
+    /// Rows that the statement gave or changed.
+    pub rows: u64,
+    pub elapsed_ns: u64,
+    /// By leaf: the collection's name and one core's report.
+    pub reports: Vec<(String, LeafReport)>,
+}
+
+/// The lines of `EXPLAIN`, or of `EXPLAIN ANALYZE` when the plan was run.
+pub fn explain(plan: &Plan, catalog: &dyn Catalog, analyzed: Option<&Analyzed>) -> Vec<String> {
+    let mut lines = Lines {
+        lines: Vec::new(),
+        analyzed,
+    };
+    lines.plan(plan, catalog, 0);
+    if let Some(run) = analyzed {
+        lines.lines.push(format!("Rows: {}", run.rows));
+        lines.lines.push(format!(
+            "Execution Time: {:.3} ms",
+            run.elapsed_ns as f64 / 1e6
+        ));
+    }
+    lines.lines
+}
+
+struct Lines<'a> {
+    lines: Vec<String>,
+    analyzed: Option<&'a Analyzed>,
+}
+
+impl Lines<'_> {
+    /// A node of the tree, as PostgreSQL indents it.
+    fn node(&mut self, depth: usize, text: String) {
+        self.lines.push(match depth {
+            0 => text,
+            _ => format!("{}->  {text}", " ".repeat(depth * 6 - 4)),
+        });
+    }
+
+    /// A property of the node above it.
+    fn detail(&mut self, depth: usize, text: String) {
+        self.lines
+            .push(format!("{}{text}", " ".repeat(depth * 6 + 2)));
+    }
+
+    fn plan(&mut self, plan: &Plan, catalog: &dyn Catalog, depth: usize) {
+        match plan {
+            Plan::Get(get) => self.get(get, depth),
+            Plan::Set(set) => self.set(set, catalog, depth),
+            Plan::Relational(relational) => self.relational(relational, depth),
+            Plan::Write(write) => self.write(write, catalog, depth),
+        }
+    }
+
+    fn get(&mut self, plan: &GetPlan, depth: usize) {
+        self.node(depth, format!("Get on {}", plan.collection.name));
+        self.detail(depth, format!("Keys: {}", plan.get.keys.len()));
+        if let Some(filter) = &plan.get.filter {
+            self.detail(depth, format!("Filter: {filter:?}"));
+        }
+    }
+
+    fn write(&mut self, plan: &WritePlan, catalog: &dyn Catalog, depth: usize) {
+        self.node(
+            depth,
+            format!("{:?} on {}", plan.command, plan.collection.name),
+        );
+        match &plan.source {
+            WriteSource::Keyed(rows) => self.detail(depth, format!("Keys: {}", rows.len())),
+            WriteSource::Read { read, .. } => self.plan(read, catalog, depth + 1),
+        }
+    }
+
+    fn set(&mut self, plan: &SetPlan, catalog: &dyn Catalog, depth: usize) {
+        let what = match plan.query.output {
+            Output::Count => "Count",
+            Output::Rows(_) => "Set Query",
+        };
+        self.node(depth, format!("{what} on {}", plan.collection.name));
+        if let Some(limit) = plan.limit {
+            self.detail(depth, format!("Limit: {limit}"));
+        }
+        if plan.offset > 0 {
+            self.detail(depth, format!("Offset: {}", plan.offset));
+        }
+        let indexes = catalog.indexes(plan.collection.id);
+        let name_of = |id| {
+            let found = indexes.iter().find(|i| i.id == id);
+            found.map_or_else(|| "?".to_owned(), |i| format!("{} ({})", i.name, i.method))
+        };
+        if let Some(order) = order_of(&plan.query, &name_of) {
+            self.detail(depth, format!("Order: {order}"));
+        }
+        self.detail(depth, format!("Set: {}", set_of(&plan.query.set)));
+        for (i, source) in plan.query.sources.iter().enumerate() {
+            let (by, shown) = match source {
+                Source::Index { index, op } => (name_of(*index), op_of(op)),
+                Source::Expression(e) => ("rows".to_owned(), format!("{e:?}")),
+            };
+            let mut line = format!("Source {}: {shown} by {by}", i + 1);
+            if let Some(run) = self.analyzed {
+                let of = |r: &LeafReport| r.sources.get(i).map_or((0, 0), |s| (s.rows, s.blocks));
+                let total = run.reports.iter().map(|(_, r)| of(r));
+                let (rows, blocks) = total.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                line.push_str(&format!(" (rows={rows} blocks={blocks})"));
+            }
+            self.detail(depth, line);
+        }
+        self.reports(depth, None);
+    }
+
+    /// What each core did, for one leaf or for all.
+    fn reports(&mut self, depth: usize, leaf: Option<&str>) {
+        let Some(run) = self.analyzed else {
+            return;
+        };
+        let mut lines = Vec::new();
+        for (name, report) in &run.reports {
+            if leaf.is_some_and(|l| l != name) {
+                continue;
+            }
+            let mut line = format!("Core {}:", report.core);
+            if let Some(rows) = report.set_rows {
+                line.push_str(&format!(" set of {rows} rows,"));
+            }
+            if let Some(ranking) = &report.ranking {
+                line.push_str(&format!(" {ranking},"));
+            }
+            line.push_str(&format!(
+                " fetched={} examined={} cpu={:.3} ms",
+                report.rows_fetched,
+                report.rows_examined,
+                report.cpu_ns as f64 / 1e6
+            ));
+            lines.push(line);
+        }
+        for line in lines {
+            self.detail(depth, line);
+        }
+    }
+
+    fn relational(&mut self, plan: &RelationalPlan, depth: usize) {
+        let mut names = Vec::new();
+        names_of(&plan.query.rel, &mut names);
+        for (id, column) in &plan.query.columns {
+            if !names.iter().any(|(known, _)| known == id) {
+                names.push((*id, column.name.clone()));
+            }
+        }
+        self.rel(&plan.query.rel, &names, depth);
+    }
+
+    fn rel(&mut self, rel: &Rel, names: &[(ColumnId, String)], depth: usize) {
+        let name = |id: ColumnId| {
+            let found = names.iter().find(|(known, _)| *known == id);
+            found.map_or_else(|| format!("{id:?}"), |(_, name)| name.clone())
+        };
+        let show = |e: &Expr| e.display(&name);
+        let keys = |keys: &[SortKey]| {
+            let shown: Vec<String> = keys
+                .iter()
+                .map(|k| {
+                    let direction = if k.descending { " DESC" } else { "" };
+                    format!("{}{direction}", show(&k.expr))
+                })
+                .collect();
+            shown.join(", ")
+        };
+        let mut below = depth + 1;
+        match rel {
+            Rel::Scan(scan) => {
+                self.node(depth, format!("Leaf on {}", scan.collection.name));
+                let collection = scan.collection.name.clone();
+                self.reports(depth, Some(&collection));
+            }
+            Rel::Virtual { table, .. } => self.node(depth, format!("Catalog Table {table:?}")),
+            Rel::Values { rows, .. } => self.node(depth, format!("Values ({} rows)", rows.len())),
+            Rel::Filter { predicate, .. } => {
+                self.node(depth, "Filter".to_owned());
+                self.detail(depth, format!("Condition: {}", show(predicate)));
+            }
+            // A projection says little; its input takes its place.
+            Rel::Project { .. } => below = depth,
+            Rel::Join { kind, on, .. } => {
+                self.node(depth, format!("{kind:?} Join"));
+                self.detail(depth, format!("Condition: {}", show(on)));
+            }
+            Rel::Aggregate { keys, .. } => {
+                self.node(depth, "Aggregate".to_owned());
+                if !keys.is_empty() {
+                    let shown: Vec<String> = keys.iter().map(|(_, e)| show(e)).collect();
+                    self.detail(depth, format!("Group Key: {}", shown.join(", ")));
+                }
+            }
+            Rel::Window { .. } => self.node(depth, "WindowAgg".to_owned()),
+            Rel::Sort { keys: order, .. } => {
+                self.node(depth, "Sort".to_owned());
+                self.detail(depth, format!("Sort Key: {}", keys(order)));
+            }
+            Rel::Limit { limit, offset, .. } => {
+                self.node(depth, "Limit".to_owned());
+                for (what, e) in [("Limit", limit), ("Offset", offset)] {
+                    if let Some(e) = e {
+                        self.detail(depth, format!("{what}: {}", show(e)));
+                    }
+                }
+            }
+            Rel::Distinct { .. } => self.node(depth, "Unique".to_owned()),
+            Rel::SetOperation { kind, all, .. } => {
+                let all = if *all { " All" } else { "" };
+                self.node(depth, format!("{kind:?}{all}"));
+            }
+            Rel::Recursive { name, .. } => self.node(depth, format!("Recursive {name}")),
+            Rel::Working { name, .. } => self.node(depth, format!("Working Table {name}")),
+            Rel::Series { .. } => self.node(depth, "Function generate_series".to_owned()),
+        }
+        for input in rel.inputs() {
+            self.rel(input, names, below);
+        }
+    }
+}
+
+/// Names of the columns that relations bring.
+fn names_of(rel: &Rel, names: &mut Vec<(ColumnId, String)>) {
+    match rel {
+        Rel::Scan(scan) => {
+            let own = scan.columns.iter().zip(&scan.collection.columns);
+            names.extend(own.map(|(id, c)| (*id, format!("{}.{}", scan.collection.name, c.name))));
+            names.extend(scan.extras.iter().map(|e| {
+                let shown = e.query.display(&|id| format!("{id:?}"));
+                (
+                    e.column,
+                    format!("{}({}, {shown})", e.name, scan.collection.name),
+                )
+            }));
+        }
+        Rel::Virtual { table, columns } => {
+            let own = columns.iter().zip(table.table.columns());
+            names.extend(own.map(|(id, c)| (*id, c.name)));
+        }
+        _ => {}
+    }
+    for input in rel.inputs() {
+        names_of(input, names);
+    }
+}
+
+fn order_of(query: &SetQuery, name_of: &dyn Fn(nodedb_types::IndexId) -> String) -> Option<String> {
+    let word = |direction: &Direction| match direction {
+        Direction::Ascending => "ascending",
+        Direction::Descending => "descending",
+    };
+    Some(match &query.order {
+        Order::Any => return None,
+        Order::Key(direction) => format!("key, {}", word(direction)),
+        Order::Index { index, direction } => format!("{}, {}", name_of(*index), word(direction)),
+        Order::Rank(spec) => {
+            let by = match spec.index {
+                Some(index) => name_of(index),
+                None => "the rows' column".to_owned(),
+            };
+            match &spec.rank {
+                EngineRank::Vector(rank) => {
+                    format!("nearest by {}, ranked by {by}", rank.metric.operator())
+                }
+                EngineRank::Text(rank) => {
+                    format!("bm25 of {}, ranked by {by}", text_of(&rank.query))
+                }
+            }
+        }
+    })
+}
+
+fn set_of(set: &SetExpr) -> String {
+    let list = |sets: &[SetExpr], word: &str| {
+        let shown: Vec<String> = sets.iter().map(set_of).collect();
+        format!("({})", shown.join(word))
+    };
+    match set {
+        SetExpr::All => "all rows".to_owned(),
+        SetExpr::Nothing => "no rows".to_owned(),
+        SetExpr::Source(i) => format!("{}", i + 1),
+        SetExpr::And(sets) => list(sets, " AND "),
+        SetExpr::Or(sets) => list(sets, " OR "),
+        SetExpr::Not(set) => format!("NOT {}", set_of(set)),
+        SetExpr::IsUnknown(set) => format!("{} IS UNKNOWN", set_of(set)),
+    }
+}
+
+fn shown(value: &Value) -> String {
+    let mut out = String::new();
+    nodedb_types::text::format(value, &mut out);
+    if out.chars().count() > 40 {
+        out = out.chars().take(40).collect::<String>() + "…";
+    }
+    out
+}
+
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Geometry(bytes) | Value::Geography(bytes) => {
+            nodedb_types::geo::Geometry::from_ewkb(bytes)
+                .map(|g| nodedb_types::geo::wkt::format(&g))
+                .unwrap_or_default()
+        }
+        other => shown(other),
+    }
+}
+
+fn op_of(op: &EngineOp) -> String {
+    use std::ops::Bound;
+    match op {
+        EngineOp::Ordered(ordered::Op::In(values)) => {
+            let list: Vec<String> = values.iter().take(5).map(shown).collect();
+            let more = if values.len() > 5 { ", …" } else { "" };
+            format!("in ({}{more})", list.join(", "))
+        }
+        EngineOp::Ordered(ordered::Op::Range { low, high }) => {
+            let low = match low {
+                Bound::Included(v) => format!("[{}", shown(v)),
+                Bound::Excluded(v) => format!("({}", shown(v)),
+                Bound::Unbounded => "(".to_owned(),
+            };
+            let high = match high {
+                Bound::Included(v) => format!("{}]", shown(v)),
+                Bound::Excluded(v) => format!("{})", shown(v)),
+                Bound::Unbounded => ")".to_owned(),
+            };
+            format!("{low}, {high}")
+        }
+        EngineOp::Ordered(ordered::Op::IsNull) => "is null".to_owned(),
+        EngineOp::Text(op) => text_of(&op.query),
+        EngineOp::Place(op) => match op {
+            place::Op::DWithin { shape: s, distance } => {
+                format!("within {distance} of {}", shape(s))
+            }
+            place::Op::Intersects { shape: s } => format!("intersects {}", shape(s)),
+            place::Op::Within { shape: s } => format!("within {}", shape(s)),
+            place::Op::Contains { shape: s } => format!("contains {}", shape(s)),
+        },
+    }
+}
+
+fn text_of(query: &text::Query) -> String {
+    let list = |terms: &[text::Query], word: &str| {
+        let shown: Vec<String> = terms.iter().map(text_of).collect();
+        format!("({})", shown.join(word))
+    };
+    match query {
+        text::Query::Word(word) => word.clone(),
+        text::Query::Prefix(stem) => format!("{stem}*"),
+        text::Query::Phrase(phrase) => format!("\"{phrase}\""),
+        text::Query::And(terms) => list(terms, " AND "),
+        text::Query::Or(terms) => list(terms, " OR "),
+        text::Query::Not(inner) => format!("NOT {}", text_of(inner)),
+    }
+}
