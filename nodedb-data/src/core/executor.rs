@@ -262,13 +262,14 @@ impl Signal {
     /// Waits for the first `notify` after this call (not after the first poll).
     pub fn wait(&self) -> impl Future<Output = ()> + '_ {
         let since = self.generation.get();
+        let mut registered = false;
         std::future::poll_fn(move |context| {
             if self.generation.get() != since {
                 return Poll::Ready(());
             }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|w| w.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
+            // A task has one waker all its life.
+            if !std::mem::replace(&mut registered, true) {
+                self.waiting.borrow_mut().push(context.waker().clone());
             }
             Poll::Pending
         })

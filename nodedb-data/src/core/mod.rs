@@ -153,6 +153,11 @@ impl Core {
         self.state.recovered.get()
     }
 
+    /// Units that the last turn spent beyond its budget (P2).
+    pub fn overdrawn(&self) -> u32 {
+        self.state.budget.overdrawn()
+    }
+
     /// Bytes of row versions that are held.
     pub fn row_bytes(&self) -> usize {
         self.state.shards.values().map(Shard::row_bytes).sum()
@@ -185,11 +190,11 @@ impl Core {
         let began_cpu = (state.cpu_clock)();
         state.timers.advance(now_ns);
         state.budget.refill(UNITS_PER_TURN);
-        let mut busy = state.io.poll() > 0;
+        let mut busy = state.io.in_flight() > 0 && state.io.poll() > 0;
         busy |= state.waiters.look();
         busy |= self.take_requests();
         busy |= self.executor.run(&state.budget);
-        busy |= state.io.poll() > 0;
+        busy |= state.io.in_flight() > 0 && state.io.poll() > 0;
         match state.upkeep_piece() {
             Ok(more) => busy |= more,
             Err(failure) => state.break_with(failure),

@@ -4,10 +4,10 @@
 //! entries at a time, and at all of them before it parks. A reply that is dropped before its last
 //! frame (its task panicked) fails with an internal error.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use nodedb_bridge::plan::LeafReport;
@@ -26,6 +26,8 @@ pub type Doorbells = Rc<RefCell<Vec<Doorbell>>>;
 struct Stream {
     writer: RefCell<ReplyWriter>,
     doorbells: Doorbells,
+    /// Its place among the [`Waiters`]: one task writes to it, so one is enough.
+    place: Cell<Option<u64>>,
 }
 
 impl Stream {
@@ -47,58 +49,81 @@ impl Drop for Stream {
     }
 }
 
-/// Tasks that wait for credit or for their reader to go away.
+/// Tasks that wait for credit or for their reader to go away; at most one a stream.
 #[derive(Default)]
-pub struct Waiters(RefCell<VecDeque<Waiter>>);
+pub struct Waiters {
+    by_place: RefCell<BTreeMap<u64, Waiter>>,
+    next_place: Cell<u64>,
+    /// Where the next look begins.
+    cursor: Cell<u64>,
+}
 
 struct Waiter {
-    stream: Rc<Stream>,
+    stream: Weak<Stream>,
     /// Credit wakes it too, not cancellation alone.
     credit: bool,
     waker: Waker,
 }
 
 impl Waiter {
+    /// Whether its wait is over; a stream that is gone has nobody to wake.
     fn is_due(&self) -> bool {
-        let writer = self.stream.writer.borrow();
-        writer.is_cancelled() || (self.credit && writer.has_credit())
+        self.stream.upgrade().is_none_or(|stream| {
+            let writer = stream.writer.borrow();
+            writer.is_cancelled() || (self.credit && writer.has_credit())
+        })
     }
 }
 
 impl Waiters {
     fn add(&self, stream: &Rc<Stream>, credit: bool, waker: &Waker) {
-        self.0.borrow_mut().push_back(Waiter {
-            stream: stream.clone(),
+        let place = stream.place.get().unwrap_or_else(|| {
+            let place = self.next_place.get();
+            self.next_place.set(place + 1);
+            stream.place.set(Some(place));
+            place
+        });
+        let waiter = Waiter {
+            stream: Rc::downgrade(stream),
             credit,
             waker: waker.clone(),
-        });
+        };
+        self.by_place.borrow_mut().insert(place, waiter);
     }
 
-    fn look_at(&self, count: usize) -> bool {
-        let mut waiters = self.0.borrow_mut();
-        let mut woken = false;
-        for _ in 0..count.min(waiters.len()) {
-            let Some(waiter) = waiters.pop_front() else {
-                break;
-            };
-            if waiter.is_due() {
+    fn look_at(&self, from: u64, count: usize) -> bool {
+        let due: Vec<u64> = {
+            let waiters = self.by_place.borrow();
+            let mut looked = waiters.range(from..).take(count);
+            let mut due = Vec::new();
+            let mut last = None;
+            for (&place, waiter) in looked.by_ref() {
+                last = Some(place);
+                if waiter.is_due() {
+                    due.push(place);
+                }
+            }
+            // Behind the last one the next look begins again at the first.
+            self.cursor.set(last.map_or(0, |place| place + 1));
+            due
+        };
+        for place in &due {
+            let waiter = self.by_place.borrow_mut().remove(place);
+            if let Some(waiter) = waiter {
                 waiter.waker.wake();
-                woken = true;
-            } else if Rc::strong_count(&waiter.stream) > 1 {
-                waiters.push_back(waiter);
             }
         }
-        woken
+        !due.is_empty()
     }
 
     /// Wakes some whose wait is over; each gets a look every few turns.
     pub fn look(&self) -> bool {
-        self.look_at(LOOKS_PER_TURN)
+        self.look_at(self.cursor.get(), LOOKS_PER_TURN)
     }
 
     /// Wakes all whose wait is over; before the core parks.
     pub fn look_at_all(&self) -> bool {
-        self.look_at(usize::MAX)
+        self.look_at(0, usize::MAX)
     }
 }
 
@@ -115,6 +140,7 @@ impl Reply {
             stream: Rc::new(Stream {
                 writer: RefCell::new(writer),
                 doorbells,
+                place: Cell::new(None),
             }),
             waiters,
             finished: false,
@@ -135,14 +161,11 @@ impl Reply {
 
     /// Ends when the reader has gone.
     pub async fn cancelled(&self) {
-        let mut registered = false;
         poll_fn(|context| {
             if self.is_cancelled() {
                 return Poll::Ready(());
             }
-            if !std::mem::replace(&mut registered, true) {
-                self.waiters.add(&self.stream, false, context.waker());
-            }
+            self.waiters.add(&self.stream, false, context.waker());
             Poll::Pending
         })
         .await;

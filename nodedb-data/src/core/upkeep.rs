@@ -29,18 +29,15 @@ pub struct Upkeep {
     trimmed_to: Cell<CommitTs>,
 }
 
-fn enter(queue: &RefCell<VecDeque<Rc<Table>>>, table: &Rc<Table>) {
-    let mut queue = queue.borrow_mut();
-    if !queue.iter().any(|t| Rc::ptr_eq(t, table)) {
-        queue.push_back(table.clone());
-    }
-}
-
 impl Upkeep {
     /// Rows of the table were applied.
     pub fn changed(&self, table: &Rc<Table>) {
-        enter(&self.aged, table);
-        enter(&self.unmerged, table);
+        if !table.is_aged.replace(true) {
+            self.aged.borrow_mut().push_back(table.clone());
+        }
+        if !table.is_unmerged.replace(true) {
+            self.unmerged.borrow_mut().push_back(table.clone());
+        }
         self.trimmed_to.set(CommitTs::default());
     }
 
@@ -81,6 +78,8 @@ impl State {
         let mut aged = upkeep.aged.borrow_mut();
         if table.has_history() {
             aged.push_back(table);
+        } else {
+            table.is_aged.set(false);
         }
         if !more && aged.len() <= 1 {
             upkeep.trimmed_to.set(oldest);
@@ -130,6 +129,8 @@ impl State {
         }
         if more {
             self.upkeep.unmerged.borrow_mut().push_back(table);
+        } else {
+            table.is_unmerged.set(false);
         }
         Ok(more || !self.upkeep.unmerged.borrow().is_empty())
     }

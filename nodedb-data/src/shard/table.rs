@@ -59,6 +59,10 @@ pub struct Table {
     pub claims: RefCell<Claims>,
     pub(super) indexes: RefCell<Vec<TableIndex>>,
     pub(super) dropped: Cell<bool>,
+    /// It stands in the core's list of tables with history.
+    pub is_aged: Cell<bool>,
+    /// It stands in the core's list of tables whose engines may merge.
+    pub is_unmerged: Cell<bool>,
 }
 
 impl Table {
@@ -90,6 +94,8 @@ impl Table {
             claims: RefCell::default(),
             indexes: RefCell::default(),
             dropped: Cell::new(false),
+            is_aged: Cell::new(false),
+            is_unmerged: Cell::new(false),
         }
     }
 

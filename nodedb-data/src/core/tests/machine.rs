@@ -29,6 +29,7 @@ use nodedb_types::{
 
 use crate::core::{Core, CoreConfig, NodeLatch, Progress, Shared};
 use crate::io::sim::{Rng, SimDisk, TearVariant};
+use crate::pace::UNITS_PER_TURN;
 
 /// The columns n and t of a row.
 pub type Cells = (Option<i32>, String);
@@ -182,6 +183,11 @@ impl Node {
             if let Progress::Broken(failure) = self.cores[core].step(now) {
                 panic!("core {core} is broken: {failure:?}");
             }
+            let overdrawn = self.cores[core].overdrawn();
+            assert!(
+                overdrawn <= UNITS_PER_TURN,
+                "a turn of {overdrawn} units too many"
+            );
         }
         self.worker.pump.run();
         self.serve_upcalls();

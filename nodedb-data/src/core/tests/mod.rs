@@ -1,7 +1,10 @@
 //! Cores over the simulated disk, driven through their rings.
 
+mod concurrent;
+mod faults;
 mod indexes;
 mod keys;
 mod machine;
 mod model;
+mod threads;
 mod transactions;

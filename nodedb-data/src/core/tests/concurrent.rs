@@ -1,0 +1,309 @@
+//! Several clients at once: money moves between accounts, and every reader sees all of it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use nodedb_bridge::expression::{Rewrite, RowRewrite};
+use nodedb_bridge::plan::{
+    Conclude, Decide, Expected, Get, Outcome, Output, OutputColumn, Prepare, RowAction, RowWrite,
+    SetExpr, StageRows, StagedRow, WriteBatch,
+};
+use nodedb_bridge::reply::{Frame, ReplyReader};
+use nodedb_bridge::request::Op;
+use nodedb_types::row::{RowView, ValueRef};
+use nodedb_types::{CommitTs, CoreId, DataType, Result, SqlState, Surrogate, TxnId, Value};
+
+use super::machine::{Answer, COLLECTION, Machine, Node, TYPES, encode, query, with_collection};
+use crate::io::sim::{Rng, TearVariant};
+
+const ACCOUNTS: i64 = 12;
+const EACH: i32 = 100;
+
+type Shared = Rc<RefCell<Node>>;
+
+/// Adds to n.
+#[derive(Debug)]
+struct Add(i32);
+
+impl RowRewrite for Add {
+    fn rewrite(&self, current: &[u8], _: Option<&[u8]>) -> Result<Rewrite> {
+        let view = RowView::new(current)?;
+        let (ValueRef::Int8(id), ValueRef::Int4(n)) =
+            (view.column(0, &TYPES[0])?, view.column(1, &TYPES[1])?)
+        else {
+            panic!("accounts have an id and a sum")
+        };
+        Ok(Rewrite::Replace(encode(id, Some(n + self.0), "account")))
+    }
+}
+
+async fn read_all(mut reader: ReplyReader) -> Answer {
+    let mut frames = Vec::new();
+    loop {
+        match reader.next().await.expect("a reply has a last frame") {
+            Frame::End(_) => {
+                return Answer {
+                    frames,
+                    result: Ok(()),
+                };
+            }
+            Frame::Failed(failure) => {
+                return Answer {
+                    frames,
+                    result: Err(failure),
+                };
+            }
+            frame => frames.push(frame),
+        }
+    }
+}
+
+async fn call(node: &Shared, core: CoreId, at: CommitTs, op: Op) -> Answer {
+    let reader = {
+        let mut node = node.borrow_mut();
+        let statement = node.statement_at(at);
+        node.send(core, statement, op)
+    };
+    read_all(reader).await
+}
+
+/// Lets some steps of the machine pass.
+async fn pause(mut steps: u64) {
+    std::future::poll_fn(|_| {
+        if steps == 0 {
+            return Poll::Ready(());
+        }
+        steps -= 1;
+        Poll::Pending
+    })
+    .await;
+}
+
+fn now(node: &Shared) -> CommitTs {
+    node.borrow().shared.clock.now()
+}
+
+/// Moves a sum between two accounts of one shard in one write.
+async fn move_in_shard(node: &Shared, from: i64, to: i64, sum: i32) {
+    let (core, rows) = {
+        let node = node.borrow();
+        let add = |id: i64, by: i32| {
+            let (shard, key) = node.place(id);
+            let action = RowAction::Rewrite(Arc::new(Add(by)));
+            RowWrite { shard, key, action }
+        };
+        let rows = vec![add(from, -sum), add(to, sum)];
+        (node.core_of(rows[0].shard), rows)
+    };
+    let batch = WriteBatch {
+        collection: COLLECTION,
+        rows,
+        returning: None,
+    };
+    let answer = call(node, core, now(node), Op::Write(batch)).await;
+    answer.result.as_ref().unwrap();
+    assert_eq!(answer.written(), 2);
+}
+
+/// Reads an account with its version.
+async fn account(node: &Shared, id: i64, at: CommitTs) -> (Surrogate, CommitTs, i32) {
+    let (shard, key) = node.borrow().place(id);
+    let core = node.borrow().core_of(shard);
+    let get = Get {
+        collection: COLLECTION,
+        keys: vec![(shard, key)],
+        filter: None,
+        output: Arc::from([
+            OutputColumn::Surrogate,
+            OutputColumn::Version,
+            OutputColumn::Column(1),
+        ]),
+    };
+    let answer = call(node, core, at, Op::Get(get)).await;
+    answer.result.as_ref().unwrap();
+    let rows = answer.rows(&[DataType::Int8, DataType::Int8, DataType::Int4]);
+    match rows[0][..] {
+        [Value::Int8(surrogate), Value::Int8(version), Value::Int4(n)] => (
+            Surrogate::new(surrogate as u32).unwrap(),
+            CommitTs(version as u64),
+            n,
+        ),
+        _ => panic!("an account is there"),
+    }
+}
+
+/// One try of a move by a transaction; false when it has to be tried again.
+async fn try_move(node: &Shared, from: i64, to: i64, sum: i32) -> bool {
+    let guard = node.borrow().slot.acquire();
+    let at = guard.snapshot();
+    let txn = TxnId(node.borrow().shared.clock.next().0);
+    let mut staged: Vec<(CoreId, StagedRow)> = Vec::new();
+    for (id, by) in [(from, -sum), (to, sum)] {
+        let (surrogate, version, n) = account(node, id, at).await;
+        let node = node.borrow();
+        let (shard, key) = node.place(id);
+        let row = encode(id, Some(n + by), "account");
+        let expected = Expected::Version { surrogate, version };
+        let row = StagedRow {
+            shard,
+            key,
+            expected,
+            row: Some(row.into()),
+        };
+        staged.push((node.core_of(shard), row));
+    }
+    let mut participants: Vec<_> = staged.iter().map(|(_, row)| row.shard).collect();
+    participants.sort_unstable();
+    participants.dedup();
+    let participants: Arc<[_]> = participants.into();
+    let mut cores: Vec<CoreId> = staged.iter().map(|(core, _)| *core).collect();
+    cores.sort_unstable();
+    cores.dedup();
+    for (core, row) in staged {
+        let chunk = StageRows {
+            txn,
+            collection: COLLECTION,
+            rows: vec![row],
+        };
+        call(node, core, at, Op::Stage(chunk)).await.result.unwrap();
+    }
+    let mut outcome = None;
+    for &core in &cores {
+        let participants = participants.clone();
+        let prepare = Op::Prepare(Prepare { txn, participants });
+        if let Err(failure) = call(node, core, at, prepare).await.result {
+            assert_eq!(
+                failure.code(),
+                SqlState::SerializationFailure,
+                "{failure:?}"
+            );
+            outcome = Some(Outcome::Aborted);
+            break;
+        }
+    }
+    if outcome.is_none() {
+        let commit_ts = node.borrow().shared.clock.next();
+        let core = node.borrow().core_of(participants[0]);
+        let decide = Op::Decide(Decide {
+            txn,
+            commit_ts,
+            participants: participants.clone(),
+        });
+        call(node, core, at, decide).await.result.unwrap();
+        outcome = Some(Outcome::Committed(commit_ts));
+    }
+    let outcome = outcome.expect("it ends one way or the other");
+    for &core in &cores {
+        let conclude = Op::Conclude(Conclude { txn, outcome });
+        call(node, core, at, conclude).await.result.unwrap();
+    }
+    matches!(outcome, Outcome::Committed(_))
+}
+
+async fn writer(node: Shared, mut rng: Rng, moves: u32) {
+    for _ in 0..moves {
+        let from = rng.below(ACCOUNTS as u64) as i64;
+        let to = (from + 1 + rng.below(ACCOUNTS as u64 - 1) as i64) % ACCOUNTS;
+        let sum = rng.below(20) as i32;
+        let same = {
+            let node = node.borrow();
+            node.core_of(node.place(from).0) == node.core_of(node.place(to).0)
+        };
+        if same && rng.chance(2, 3) {
+            move_in_shard(&node, from, to, sum).await;
+        } else {
+            while !try_move(&node, from, to, sum).await {
+                pause(rng.below(20)).await;
+            }
+        }
+        pause(rng.below(3)).await;
+    }
+}
+
+async fn reader(node: Shared, mut rng: Rng, looks: u32) {
+    for _ in 0..looks {
+        let guard = node.borrow().slot.acquire();
+        pause(rng.below(30)).await;
+        let at = guard.snapshot();
+        let columns = vec![OutputColumn::Column(1)];
+        let set = Arc::new(query(SetExpr::All, Vec::new(), Output::Rows(columns)));
+        let (mut sum, mut rows) = (0, 0);
+        let cores = node.borrow().cores.len();
+        for core in 0..cores {
+            pause(rng.below(5)).await;
+            let core = CoreId(core as u16);
+            let answer = call(&node, core, at, Op::Query(set.clone())).await;
+            answer.result.as_ref().unwrap();
+            for row in answer.rows(&[DataType::Int4]) {
+                let Value::Int4(n) = row[0] else {
+                    panic!("a sum is a number")
+                };
+                sum += n;
+                rows += 1;
+            }
+        }
+        assert_eq!(
+            (rows, sum),
+            (ACCOUNTS, ACCOUNTS as i32 * EACH),
+            "as of {at}"
+        );
+    }
+}
+
+fn run(seed: u64, cores: u16) {
+    let mut machine = Machine::new(seed, 8);
+    machine.page_faults = seed.is_multiple_of(2);
+    let mut node = with_collection(&mut machine, cores);
+    for id in 0..ACCOUNTS {
+        let row = node.put(id, Some(EACH), "account");
+        node.write(vec![row]).unwrap().result.unwrap();
+    }
+    let shared = Rc::new(RefCell::new(node));
+    let mut clients: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    for n in 0..4 {
+        clients.push(Box::pin(writer(
+            shared.clone(),
+            Rng::new(seed * 100 + n),
+            25,
+        )));
+    }
+    for n in 4..7 {
+        clients.push(Box::pin(reader(
+            shared.clone(),
+            Rng::new(seed * 100 + n),
+            25,
+        )));
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let mut steps = 0;
+    while !clients.is_empty() {
+        clients.retain_mut(|client| client.as_mut().poll(&mut context).is_pending());
+        shared.borrow_mut().step();
+        steps += 1;
+        assert!(steps < 200_000, "somebody waits for ever");
+    }
+    let mut node = Rc::into_inner(shared)
+        .expect("the clients are gone")
+        .into_inner();
+    let sum = |node: &mut Node| {
+        let all = node.all().unwrap();
+        all.values().map(|(n, _)| n.unwrap()).sum::<i32>()
+    };
+    assert_eq!(sum(&mut node), ACCOUNTS as i32 * EACH);
+    assert!(node.check().unwrap().is_empty());
+    drop(node);
+    machine.restart(TearVariant::LoseUnsynced);
+    let mut node = machine.start(1).unwrap();
+    assert_eq!(sum(&mut node), ACCOUNTS as i32 * EACH);
+}
+
+#[test]
+fn no_reader_sees_half_of_a_statement() {
+    for (seed, cores) in [(1, 1), (2, 2), (3, 4), (4, 2), (5, 4)] {
+        run(seed, cores);
+    }
+}
