@@ -2,6 +2,8 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod node;
 pub mod time;
 
 pub use config::Config;
+pub use node::{Addresses, Node};

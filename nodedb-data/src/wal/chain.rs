@@ -117,6 +117,12 @@ pub fn next_epoch(chains: &[Chain]) -> u32 {
     chains.iter().map(|chain| chain.id.epoch).max().unwrap_or(0) + 1
 }
 
+/// The same, from the names of the files in the log's folder; for whoever starts the cores.
+pub fn epoch_after(names: &[String]) -> u32 {
+    let epochs = names.iter().filter_map(|name| parse_segment_name(name));
+    epochs.map(|(chain, _)| chain.epoch).max().unwrap_or(0) + 1
+}
+
 impl Chain {
     /// Removes segments that begin at or behind the chain's end: prepared and never used, or of a
     /// torn tail. Only after the end has been logged in every new chain. Returns how many.

@@ -34,7 +34,7 @@ mod segment;
 mod signal;
 mod writer;
 
-pub use chain::{Chain, next_epoch, open_dir, scan_chains};
+pub use chain::{Chain, epoch_after, next_epoch, open_dir, scan_chains};
 pub use codec::{ChainEnd, ChainId, Position, Record, RecordHeader, RecordKind};
 pub use durable::Durable;
 pub use error::WalError;

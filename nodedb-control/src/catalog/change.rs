@@ -1,0 +1,306 @@
+//! Schema changes: one at a time, each with one row as its commit point.
+//!
+//! Creating goes bottom up (every core has made its step durable, then the catalog's row, then the
+//! snapshot); dropping goes top down. So a crash leaves on the cores at most what no row names,
+//! which the next start drops. A change runs as a task of its own: a client that goes away does
+//! not leave half of one.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nodedb_bridge::plan::SchemaStep;
+use nodedb_bridge::reply::Frame;
+use nodedb_bridge::request::Op;
+use nodedb_types::schema::{IndexState, Stream};
+use nodedb_types::{
+    Collection, CollectionId, CommitTs, Failure, Index, IndexId, Result, SqlState, StreamId, Value,
+};
+
+use super::job::Job;
+use super::{Snapshot, boot, store, system};
+use crate::dispatch::collect::{broken_off, unexpected};
+use crate::node::Worker;
+
+/// What a `CREATE … IF NOT EXISTS` or `DROP … IF EXISTS` did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Nothing, for this reason; sent to the client as a notice.
+    Skipped(Failure),
+}
+
+fn duplicate(code: SqlState, what: &str, name: &str) -> Failure {
+    Failure::new(code, format!("{what} \"{name}\" already exists"))
+}
+
+/// Fails with `failure`, or skips with it as a notice.
+fn exists(failure: Failure, if_not_exists: bool) -> Result<Outcome> {
+    match if_not_exists {
+        true => Ok(Outcome::Skipped(Failure::new(
+            failure.code(),
+            format!("{}, skipping", failure.message()),
+        ))),
+        false => Err(failure),
+    }
+}
+
+fn missing(code: SqlState, what: &str, name: &str, if_exists: bool) -> Result<Outcome> {
+    let message = format!("{what} \"{name}\" does not exist");
+    match if_exists {
+        true => Ok(Outcome::Skipped(Failure::new(
+            code,
+            format!("{message}, skipping"),
+        ))),
+        false => Err(Failure::new(code, message)),
+    }
+}
+
+async fn everywhere(worker: &Worker, step: &SchemaStep) -> Result<()> {
+    let statement = worker.system_statement(worker.node.clock.now());
+    let readers = worker
+        .dispatcher
+        .broadcast(&statement, |_| Op::Schema(step.clone()))
+        .await;
+    worker.dispatcher.all_done(readers).await
+}
+
+fn publish(worker: &Worker, next: Snapshot) {
+    worker.node.catalog.publish(next);
+}
+
+/// `collection` without its id, which is drawn here.
+pub async fn create_collection(
+    worker: &Rc<Worker>,
+    mut collection: Collection,
+    if_not_exists: bool,
+) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    if now.has_relation(&collection.name) {
+        let failure = duplicate(SqlState::DuplicateTable, "relation", &collection.name);
+        return exists(failure, if_not_exists);
+    }
+    let first = CollectionId::FIRST_USER.0;
+    collection.id = CollectionId(boot::next_id(worker, "collection", first).await?);
+    let collection = Arc::new(collection);
+    let create = SchemaStep::CreateCollection(collection.clone());
+    if let Err(failure) = everywhere(worker, &create).await {
+        undo(worker, SchemaStep::DropCollection(collection.id)).await;
+        return Err(failure);
+    }
+    let row = system::collection_row(&collection)?;
+    store::put(worker, system::COLLECTIONS, row).await?;
+    publish(worker, now.with_collection(collection));
+    Ok(Outcome::Done)
+}
+
+/// Takes back a step that did not succeed everywhere. Where that fails too, the next start does it.
+async fn undo(worker: &Worker, step: SchemaStep) {
+    let _ = everywhere(worker, &step).await;
+}
+
+pub async fn drop_collection(
+    worker: &Rc<Worker>,
+    name: &str,
+    if_exists: bool,
+    cascade: bool,
+) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    let Some(collection) = now.collection(name).cloned() else {
+        if now.index(name).is_some() {
+            return Err(Failure::new(
+                SqlState::WrongObjectType,
+                format!("\"{name}\" is not a table"),
+            )
+            .with_hint("Use DROP INDEX to remove an index."));
+        }
+        return missing(SqlState::UndefinedTable, "table", name, if_exists);
+    };
+    if let Some(stream) = now.streams_of(collection.id).next()
+        && !cascade
+    {
+        return Err(Failure::new(
+            SqlState::ObjectNotInPrerequisiteState,
+            format!("cannot drop table {name} because other objects depend on it"),
+        )
+        .with_detail(format!(
+            "change stream {} depends on table {name}",
+            stream.name
+        ))
+        .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+    }
+    let id = Value::Int8(i64::from(collection.id.0));
+    store::delete(worker, system::COLLECTIONS, &id).await?;
+    publish(worker, now.without_collection(collection.id));
+    for index in now.indexes_of(collection.id) {
+        let id = Value::Int8(i64::from(index.id.0));
+        store::delete(worker, system::INDEXES, &id).await?;
+    }
+    for stream in now.streams_of(collection.id) {
+        let id = Value::Int8(i64::from(stream.id.0));
+        store::delete(worker, system::STREAMS, &id).await?;
+    }
+    everywhere(worker, &SchemaStep::DropCollection(collection.id)).await?;
+    Ok(Outcome::Done)
+}
+
+/// `index` without its id, which is drawn here. Rows that are there already are added while writes
+/// go on; the index is public when this returns.
+pub async fn create_index(
+    worker: &Rc<Worker>,
+    mut index: Index,
+    if_not_exists: bool,
+) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    if now.has_relation(&index.name) {
+        let failure = duplicate(SqlState::DuplicateTable, "relation", &index.name);
+        return exists(failure, if_not_exists);
+    }
+    if now.collection_by_id(index.collection).is_none() {
+        return Err(Failure::new(
+            SqlState::UndefinedTable,
+            "the collection was dropped meanwhile",
+        ));
+    }
+    index.id = IndexId(boot::next_id(worker, "index", 1).await?);
+    index.state = IndexState::WriteOnly;
+    let id = index.id;
+    let job = worker.node.jobs.start(
+        "create index",
+        index.name.clone(),
+        worker.node.clock.now(),
+        worker.node.facts.cores,
+    );
+    let built = build(worker, index, &job).await;
+    job.finish(built.as_ref().map(|_| ()));
+    match built {
+        Ok(index) => {
+            publish(worker, now.with_index(Arc::new(index)));
+            Ok(Outcome::Done)
+        }
+        Err(failure) => {
+            undo(worker, SchemaStep::DropIndex(id)).await;
+            Err(failure)
+        }
+    }
+}
+
+async fn build(worker: &Rc<Worker>, mut index: Index, job: &Arc<Job>) -> Result<Index> {
+    everywhere(worker, &SchemaStep::AddIndex(Arc::new(index.clone()))).await?;
+    // Every row committed up to here is added by the build, every later one by its write.
+    let snapshot = worker.slot.acquire();
+    backfill(worker, index.id, snapshot.snapshot(), job).await?;
+    drop(snapshot);
+    everywhere(worker, &SchemaStep::PublishIndex(index.id)).await?;
+    index.state = IndexState::Public;
+    store::put(worker, system::INDEXES, system::index_row(&index)?).await?;
+    Ok(index)
+}
+
+async fn backfill(
+    worker: &Rc<Worker>,
+    index: IndexId,
+    snapshot: CommitTs,
+    job: &Arc<Job>,
+) -> Result<()> {
+    let statement = worker.system_statement(snapshot);
+    let step = SchemaStep::BuildIndex { index, snapshot };
+    let readers = worker
+        .dispatcher
+        .broadcast(&statement, |_| Op::Schema(step.clone()))
+        .await;
+    let builds = readers
+        .into_iter()
+        .enumerate()
+        .map(|(core, mut reader)| async move {
+            loop {
+                match reader.next().await {
+                    Some(Frame::Progress { done, total }) => job.report(core, done, total),
+                    Some(Frame::End(_)) => return Ok(()),
+                    Some(Frame::Failed(failure)) => return Err(failure),
+                    Some(other) => return Err(unexpected(&other)),
+                    None => return Err(broken_off()),
+                }
+            }
+        });
+    futures::future::join_all(builds)
+        .await
+        .into_iter()
+        .collect()
+}
+
+pub async fn drop_index(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    let Some(index) = now.index(name).cloned() else {
+        if now.collection(name).is_some() {
+            return Err(Failure::new(
+                SqlState::WrongObjectType,
+                format!("\"{name}\" is not an index"),
+            )
+            .with_hint("Use DROP TABLE to remove a table."));
+        }
+        return missing(SqlState::UndefinedObject, "index", name, if_exists);
+    };
+    let id = Value::Int8(i64::from(index.id.0));
+    store::delete(worker, system::INDEXES, &id).await?;
+    publish(worker, now.without_index(index.id));
+    everywhere(worker, &SchemaStep::DropIndex(index.id)).await?;
+    Ok(Outcome::Done)
+}
+
+pub async fn create_stream(
+    worker: &Rc<Worker>,
+    name: String,
+    collection: &str,
+    retention_bytes: u64,
+    if_not_exists: bool,
+) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    if now.stream(&name).is_some() {
+        let failure = duplicate(SqlState::DuplicateObject, "change stream", &name);
+        return exists(failure, if_not_exists);
+    }
+    let collection = now.require(collection)?.clone();
+    let id = StreamId(boot::next_id(worker, "stream", 1).await?);
+    let emit = SchemaStep::SetEmit {
+        collection: collection.id,
+        emit: true,
+    };
+    everywhere(worker, &emit).await?;
+    // From here on every commit of every core is logged with what the stream shows of it.
+    let stream = Stream {
+        id,
+        name,
+        collection: collection.id,
+        created: worker.node.clock.next(),
+        retention_bytes,
+    };
+    store::put(worker, system::STREAMS, system::stream_row(&stream)).await?;
+    publish(worker, now.with_stream(Arc::new(stream)));
+    Ok(Outcome::Done)
+}
+
+pub async fn drop_stream(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Result<Outcome> {
+    let _lock = worker.node.changes.lock().await;
+    let now = worker.node.catalog.load();
+    let Some(stream) = now.stream(name).cloned() else {
+        return missing(SqlState::UndefinedObject, "change stream", name, if_exists);
+    };
+    let id = Value::Int8(i64::from(stream.id.0));
+    store::delete(worker, system::STREAMS, &id).await?;
+    let next = now.without_stream(name);
+    let last = next.streams_of(stream.collection).next().is_none();
+    publish(worker, next);
+    if last {
+        let quiet = SchemaStep::SetEmit {
+            collection: stream.collection,
+            emit: false,
+        };
+        everywhere(worker, &quiet).await?;
+    }
+    Ok(Outcome::Done)
+}

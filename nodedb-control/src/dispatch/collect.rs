@@ -1,0 +1,168 @@
+//! Reading an answer whole: the small replies, of which there is one of a kind.
+
+use arrow::array::RecordBatch;
+use nodedb_bridge::plan::{Extent, LeafReport, TextStatistics};
+use nodedb_bridge::reply::{Frame, ReplyReader};
+use nodedb_bridge::request::CoreReport;
+use nodedb_types::{CommitTs, Failure, Result};
+
+use super::Dispatcher;
+
+/// What a stream without an end means: the core dropped the work without an answer.
+pub fn broken_off() -> Failure {
+    Failure::internal("a core dropped a request without an answer")
+}
+
+/// A frame that the request does not give.
+pub fn unexpected(frame: &Frame) -> Failure {
+    let kind = match frame {
+        Frame::Batch(_) => "rows",
+        Frame::Count(_) => "a count",
+        Frame::Written(_) => "a number of written rows",
+        Frame::Statistics(_) => "statistics",
+        Frame::Vote { .. } => "a vote",
+        Frame::Leased(_) => "a lease",
+        Frame::Report(_) => "a report",
+        Frame::Progress { .. } => "progress",
+        Frame::End(_) => "the end",
+        Frame::Failed(_) => "a failure",
+    };
+    Failure::internal(format!(
+        "a core answered with {kind} where that makes no sense"
+    ))
+}
+
+impl Dispatcher {
+    /// Feeds each frame before the end to `take`; gives the core's report, if it sent one.
+    pub async fn drain(
+        &self,
+        mut reader: ReplyReader,
+        mut take: impl FnMut(Frame) -> Result<()>,
+    ) -> Result<Option<Box<LeafReport>>> {
+        loop {
+            match self.next(&mut reader).await {
+                Some(Frame::End(report)) => return Ok(report),
+                Some(Frame::Failed(failure)) => return Err(failure),
+                Some(frame) => take(frame)?,
+                None => return Err(broken_off()),
+            }
+        }
+    }
+
+    /// An answer without content: the work is done and durable.
+    pub async fn done(&self, reader: ReplyReader) -> Result<()> {
+        self.drain(reader, |frame| Err(unexpected(&frame))).await?;
+        Ok(())
+    }
+
+    /// Waits for all of them, also when one fails; then gives the first failure.
+    pub async fn all_done(&self, readers: Vec<ReplyReader>) -> Result<()> {
+        let ends = readers.into_iter().map(|reader| self.done(reader));
+        for end in futures::future::join_all(ends).await {
+            end?;
+        }
+        Ok(())
+    }
+
+    /// Rows to be returned, and the number of rows changed.
+    pub async fn written(&self, reader: ReplyReader) -> Result<(Vec<RecordBatch>, u64)> {
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        self.drain(reader, |frame| match frame {
+            Frame::Batch(batch) => {
+                batches.push(batch);
+                Ok(())
+            }
+            Frame::Written(n) => {
+                rows = n;
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        })
+        .await?;
+        Ok((batches, rows))
+    }
+
+    pub async fn batches(&self, reader: ReplyReader) -> Result<Vec<RecordBatch>> {
+        let mut batches = Vec::new();
+        self.drain(reader, |frame| match frame {
+            Frame::Batch(batch) => {
+                batches.push(batch);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        })
+        .await?;
+        Ok(batches)
+    }
+
+    /// The sum of the counts of all cores.
+    pub async fn count(&self, readers: Vec<ReplyReader>) -> Result<u64> {
+        let counts = readers.into_iter().map(|reader| async {
+            self.one(reader, |frame| match frame {
+                Frame::Count(n) => Ok(n),
+                other => Err(other),
+            })
+            .await
+        });
+        let mut sum = 0;
+        for count in futures::future::join_all(counts).await {
+            sum += count?;
+        }
+        Ok(sum)
+    }
+
+    pub async fn vote(&self, reader: ReplyReader) -> Result<CommitTs> {
+        self.one(reader, |frame| match frame {
+            Frame::Vote { prepare_ts } => Ok(prepare_ts),
+            other => Err(other),
+        })
+        .await
+    }
+
+    pub async fn leased(&self, reader: ReplyReader) -> Result<Extent> {
+        self.one(reader, |frame| match frame {
+            Frame::Leased(extent) => Ok(extent),
+            other => Err(other),
+        })
+        .await
+    }
+
+    pub async fn report(&self, reader: ReplyReader) -> Result<CoreReport> {
+        self.one(reader, |frame| match frame {
+            Frame::Report(report) => Ok(*report),
+            other => Err(other),
+        })
+        .await
+    }
+
+    /// The statistics of all cores, merged.
+    pub async fn statistics(&self, readers: Vec<ReplyReader>) -> Result<TextStatistics> {
+        let parts = readers.into_iter().map(|reader| async {
+            self.one(reader, |frame| match frame {
+                Frame::Statistics(part) => Ok(part),
+                other => Err(other),
+            })
+            .await
+        });
+        let mut all = TextStatistics::default();
+        for part in futures::future::join_all(parts).await {
+            all.merge(&part?);
+        }
+        Ok(all)
+    }
+
+    /// An answer of exactly one frame of one kind.
+    async fn one<T>(
+        &self,
+        reader: ReplyReader,
+        kind: impl Fn(Frame) -> std::result::Result<T, Frame>,
+    ) -> Result<T> {
+        let mut got = None;
+        self.drain(reader, |frame| {
+            got = Some(kind(frame).map_err(|frame| unexpected(&frame))?);
+            Ok(())
+        })
+        .await?;
+        got.ok_or_else(broken_off)
+    }
+}

@@ -1,0 +1,233 @@
+//! How a worker talks to the cores: requests out, reply streams back.
+//!
+//! A [`Dispatcher`] belongs to one worker thread and owns that worker's ends of the request rings.
+//! A full ring or too many open streams makes the sender wait until the worker's pump has seen
+//! news or a short time has passed (a core that takes requests without answering rings no bell).
+//! The number of open streams is kept exactly: the dispatcher holds every stream's header, and one
+//! that nobody else holds any more is closed, so the doorbell rings can never overflow (B1).
+//!
+//! [`collect`] reads answers whole, [`leaf`] serves threads that own no ring, [`upcall`] answers
+//! what cores ask for.
+
+pub mod collect;
+pub mod leaf;
+pub mod upcall;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use nodedb_bridge::reply::{self, Frame, Header, ReplyReader};
+use nodedb_bridge::request::{Op, Request, Statement};
+use nodedb_bridge::wake::Wake;
+use nodedb_bridge::wiring::WorkerEnds;
+use nodedb_types::{CoreId, ShardId, limits};
+
+use crate::runtime::{self, Runtime};
+
+/// How long a sender waits before it looks at a full ring again without having been told,
+/// nanoseconds.
+const FULL_RETRY_NS: u64 = 100_000;
+
+/// A worker's way to the cores. Clones share it; it stays on its thread.
+#[derive(Clone)]
+pub struct Dispatcher(Rc<Inner>);
+
+struct Inner {
+    worker: u16,
+    lanes: Vec<Lane>,
+    /// Streams that may be open towards one core.
+    streams_max: usize,
+    /// Those who wait for room.
+    waiting: RefCell<Vec<Waker>>,
+    /// Counts the pump's runs that woke somebody.
+    news: Cell<u64>,
+    /// How long a reader polls before it parks, nanoseconds; 0 where processors are few.
+    spin_ns: u64,
+    runtime: Rc<dyn Runtime>,
+}
+
+/// One core as this worker sees it.
+struct Lane {
+    requests: RefCell<rtrb::Producer<Request>>,
+    wake: Arc<Wake>,
+    streams: RefCell<Streams>,
+}
+
+/// Every stream that may still be open towards a core.
+#[derive(Default)]
+struct Streams {
+    headers: Vec<Arc<Header>>,
+    sweep_at: usize,
+}
+
+impl Streams {
+    /// Forgets streams that nobody but this list holds, when it has grown enough to be worth it.
+    fn sweep(&mut self, max: usize) {
+        if self.headers.len() >= self.sweep_at.max(64) || self.headers.len() >= max {
+            self.headers.retain(|h| Arc::strong_count(h) > 1);
+            self.sweep_at = self.headers.len() * 2;
+        }
+    }
+}
+
+impl Dispatcher {
+    /// `ends`: the worker's rings, of which the pump and the upcalls stay with the caller.
+    /// `spin_ns`: how long a reader polls before it parks; 0 parks at once.
+    pub fn new(
+        worker: u16,
+        requests: Vec<rtrb::Producer<Request>>,
+        core_wakes: Vec<Arc<Wake>>,
+        streams_max: usize,
+        spin_ns: u64,
+        runtime: Rc<dyn Runtime>,
+    ) -> Dispatcher {
+        assert_eq!(requests.len(), core_wakes.len(), "one wake per core");
+        let lanes = requests
+            .into_iter()
+            .zip(core_wakes)
+            .map(|(requests, wake)| Lane {
+                requests: RefCell::new(requests),
+                wake,
+                streams: RefCell::default(),
+            })
+            .collect();
+        Dispatcher(Rc::new(Inner {
+            worker,
+            lanes,
+            streams_max,
+            waiting: RefCell::default(),
+            news: Cell::new(0),
+            spin_ns,
+            runtime,
+        }))
+    }
+
+    /// Takes the request rings out of `ends`; what is left is the worker's pump and upcalls.
+    pub fn of_ends(
+        ends: &mut WorkerEnds,
+        streams_max: usize,
+        spin_ns: u64,
+        runtime: Rc<dyn Runtime>,
+    ) -> Dispatcher {
+        Dispatcher::new(
+            ends.worker,
+            std::mem::take(&mut ends.requests),
+            ends.core_wakes.clone(),
+            streams_max,
+            spin_ns,
+            runtime,
+        )
+    }
+
+    pub fn cores(&self) -> u16 {
+        self.0.lanes.len() as u16
+    }
+
+    pub fn all_cores(&self) -> impl Iterator<Item = CoreId> + use<> {
+        (0..self.cores()).map(CoreId)
+    }
+
+    /// The core that owns `shard` in this run.
+    pub fn core_of(&self, shard: ShardId) -> CoreId {
+        shard.core(self.cores())
+    }
+
+    pub fn runtime(&self) -> &Rc<dyn Runtime> {
+        &self.0.runtime
+    }
+
+    /// Sends a request and opens its reply stream. Waits while the core's ring is full.
+    pub async fn send(&self, core: CoreId, statement: &Arc<Statement>, op: Op) -> ReplyReader {
+        let mut op = op;
+        loop {
+            op = match self.try_send(core, statement, op) {
+                Ok(reader) => return reader,
+                Err(op) => op,
+            };
+            self.room().await;
+        }
+    }
+
+    /// Sends a request if there is room for it and its stream; else gives the op back.
+    // The op is handed back on a path that is rare, so its size does not matter.
+    #[allow(clippy::result_large_err)]
+    pub fn try_send(
+        &self,
+        core: CoreId,
+        statement: &Arc<Statement>,
+        op: Op,
+    ) -> Result<ReplyReader, Op> {
+        let lane = &self.0.lanes[core.0 as usize];
+        let mut streams = lane.streams.borrow_mut();
+        streams.sweep(self.0.streams_max);
+        let mut requests = lane.requests.borrow_mut();
+        if streams.headers.len() >= self.0.streams_max || requests.is_full() {
+            return Err(op);
+        }
+        let (writer, reader) = reply::open(limits::REPLY_CREDITS, self.0.worker, lane.wake.clone());
+        streams.headers.push(writer.header().clone());
+        let pushed = requests.push(Request {
+            statement: statement.clone(),
+            op,
+            reply: writer,
+        });
+        assert!(pushed.is_ok(), "the ring had a slot and has one producer");
+        lane.wake.notify();
+        Ok(reader)
+    }
+
+    /// Sends one request to each core; the readers are in the cores' order.
+    pub async fn broadcast(
+        &self,
+        statement: &Arc<Statement>,
+        mut op: impl FnMut(CoreId) -> Op,
+    ) -> Vec<ReplyReader> {
+        let mut readers = Vec::with_capacity(self.0.lanes.len());
+        for core in self.all_cores() {
+            readers.push(self.send(core, statement, op(core)).await);
+        }
+        readers
+    }
+
+    /// The stream's next frame; polls for a moment before it parks, where that is worth it.
+    pub async fn next(&self, reader: &mut ReplyReader) -> Option<Frame> {
+        if self.0.spin_ns > 0 {
+            let until = self.0.runtime.now_ns() + self.0.spin_ns;
+            loop {
+                if let Some(frame) = reader.take() {
+                    return Some(frame);
+                }
+                if self.0.runtime.now_ns() >= until {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        reader.next().await
+    }
+
+    /// Called by the worker's pump when it has woken readers: whoever waits for room looks again.
+    pub fn on_news(&self) {
+        self.0.news.set(self.0.news.get() + 1);
+        for waker in self.0.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits until there may be room again.
+    async fn room(&self) {
+        let seen = self.0.news.get();
+        let told = poll_fn(|cx| {
+            if self.0.news.get() != seen {
+                return Poll::Ready(());
+            }
+            self.0.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        });
+        let deadline = self.0.runtime.now_ns() + FULL_RETRY_NS;
+        let _ = runtime::until(&*self.0.runtime, Some(deadline), told).await;
+    }
+}

@@ -1,0 +1,143 @@
+//! `/metrics` in Prometheus' text format, from one table.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering;
+
+use nodedb_bridge::request::{CoreReport, Op};
+use nodedb_types::Result;
+
+use crate::node::Worker;
+
+/// Upper bounds of the classes of `CoreReport::turns_cpu`, in seconds.
+const TURN_BOUNDS: [&str; 5] = ["0.0001", "0.00025", "0.0005", "0.001", "0.002"];
+
+/// The node's counters and each core's report.
+pub async fn text(worker: &Worker) -> Result<String> {
+    let mut out = String::new();
+    let node = &worker.node;
+    let c = &node.counters;
+    let plain = [
+        (
+            "ndb_statements_total",
+            "counter",
+            "Statements run.",
+            c.statements.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_statement_failures_total",
+            "counter",
+            "Statements that failed.",
+            c.failures.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_statement_retries_total",
+            "counter",
+            "Times a statement was tried again.",
+            c.retries.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_rows_sent_total",
+            "counter",
+            "Rows sent to clients.",
+            c.rows_sent.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_rows_written_total",
+            "counter",
+            "Rows written by statements.",
+            c.rows_written.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_connections_total",
+            "counter",
+            "Connections of PostgreSQL's protocol.",
+            c.connections.load(Ordering::Relaxed),
+        ),
+        (
+            "ndb_sessions",
+            "gauge",
+            "Sessions that are open.",
+            node.sessions.len() as u64,
+        ),
+        (
+            "ndb_read_only",
+            "gauge",
+            "1 when the node is read-only until restart.",
+            c.latched.load(Ordering::Relaxed),
+        ),
+    ];
+    for (name, kind, help, value) in plain {
+        head(&mut out, name, kind, help);
+        line(&mut out, &format!("{name} {value}"));
+    }
+    let statement = worker.system_statement(node.clock.now());
+    let readers = worker
+        .dispatcher
+        .broadcast(&statement, |_| Op::Report)
+        .await;
+    let mut reports = Vec::new();
+    for reader in readers {
+        reports.push(worker.dispatcher.report(reader).await?);
+    }
+    cores(&mut out, &reports);
+    Ok(out)
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, &format!("# HELP {name} {help}"));
+    line(out, &format!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, line: &str) {
+    writeln!(out, "{line}").expect("a string takes all");
+}
+
+fn cores(out: &mut String, reports: &[CoreReport]) {
+    head(
+        out,
+        "ndb_rows",
+        "gauge",
+        "Live rows of user collections by core.",
+    );
+    for (core, report) in reports.iter().enumerate() {
+        line(out, &format!("ndb_rows{{core=\"{core}\"}} {}", report.rows));
+    }
+    head(
+        out,
+        "ndb_wal_bytes",
+        "gauge",
+        "Bytes of log that a restart would read, by core.",
+    );
+    for (core, report) in reports.iter().enumerate() {
+        line(
+            out,
+            &format!("ndb_wal_bytes{{core=\"{core}\"}} {}", report.wal_bytes),
+        );
+    }
+    for (name, help, turns) in [
+        (
+            "ndb_turn_seconds",
+            "CPU time of a core's turns.",
+            (|r| &r.turns_cpu) as fn(&CoreReport) -> &[u64; 6],
+        ),
+        (
+            "ndb_turn_wall_seconds",
+            "Wall time of a core's turns.",
+            |r| &r.turns_wall,
+        ),
+    ] {
+        head(out, name, "histogram", help);
+        for (core, report) in reports.iter().enumerate() {
+            let mut sum = 0;
+            let classes = TURN_BOUNDS.into_iter().chain(["+Inf"]);
+            for (bound, count) in classes.zip(turns(report)) {
+                sum += count;
+                line(
+                    out,
+                    &format!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {sum}"),
+                );
+            }
+            line(out, &format!("{name}_count{{core=\"{core}\"}} {sum}"));
+        }
+    }
+}

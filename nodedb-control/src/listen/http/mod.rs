@@ -1,0 +1,272 @@
+//! HTTP: `POST /v1/query`, `/healthz`, `/metrics`.
+//!
+//! A request is one statement in a session of its own. The server's futures may move between
+//! threads, sessions may not; so a request is handed to a worker, whose session sends the body's
+//! pieces back over a bounded channel. When the client goes away the channel closes and the
+//! statement stops. Every request must name this server as its `Host`, so that a page of another
+//! site cannot reach it through a name that it controls.
+
+mod body;
+mod metrics;
+mod request;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::channel::oneshot;
+use nodedb_types::limits::STATEMENT_TEXT_BYTES_MAX;
+use nodedb_types::{Failure, SqlState};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::node::{Node, Worker};
+use crate::session::Session;
+use crate::worker::pool::Pool;
+use body::Shape;
+use request::Query;
+
+/// Pieces of a body that wait for a slow client.
+const PIECES: usize = 4;
+
+#[derive(Clone)]
+struct Server {
+    pool: Pool,
+    node: Arc<Node>,
+    address: SocketAddr,
+}
+
+/// Serves for as long as it is polled.
+pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::io::Result<()> {
+    let server = Server {
+        pool,
+        node,
+        address: listener.local_addr()?,
+    };
+    let router = Router::new()
+        .route("/v1/query", post(query))
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, &not_found()) })
+        .method_not_allowed_fallback(|| async {
+            let failure = Failure::new(SqlState::ProtocolViolation, "the method is not allowed");
+            problem(StatusCode::METHOD_NOT_ALLOWED, &failure)
+        })
+        // A body holds a statement and its parameters.
+        .layer(DefaultBodyLimit::max(2 * STATEMENT_TEXT_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(
+            server.clone(),
+            check_host,
+        ))
+        .with_state(server);
+    axum::serve(listener, router).await
+}
+
+fn not_found() -> Failure {
+    Failure::new(SqlState::UndefinedObject, "no such resource")
+        .with_hint("POST /v1/query, GET /healthz, GET /metrics")
+}
+
+/// Lets a request pass that names this server by address or as localhost.
+async fn check_host(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|h| h.to_str().ok())
+        .or(request.uri().authority().map(|a| a.as_str()));
+    match host {
+        Some(host) if is_ours(host, server.address) => next.run(request).await,
+        _ => {
+            let failure = Failure::new(
+                SqlState::InvalidAuthorization,
+                "the Host header does not name this server",
+            )
+            .with_hint(format!("use http://{}", server.address));
+            problem(StatusCode::MISDIRECTED_REQUEST, &failure)
+        }
+    }
+}
+
+fn is_ours(host: &str, address: SocketAddr) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port.parse().ok()),
+        _ => (host, Some(80)),
+    };
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let known = bare.eq_ignore_ascii_case("localhost")
+        || bare.parse() == Ok(address.ip())
+        || (address.ip().is_loopback() && matches!(bare, "127.0.0.1" | "::1"));
+    known && port == Some(address.port())
+}
+
+async fn healthz(State(server): State<Server>) -> Response {
+    let latched = &server.node.counters.latched;
+    match latched.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => (StatusCode::OK, "ok\n").into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "read-only until restart\n").into_response(),
+    }
+}
+
+async fn metrics(State(server): State<Server>) -> Response {
+    let (tx, rx) = oneshot::channel();
+    let submitted = server.pool.submit(Box::new(|worker: Rc<Worker>| {
+        Box::pin(async move {
+            // The client may be gone.
+            let _ = tx.send(metrics::text(&worker).await);
+        })
+    }));
+    if let Err(failure) = submitted {
+        return failed(&failure);
+    }
+    match rx.await {
+        Ok(Ok(text)) => {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Ok(Err(failure)) => failed(&failure),
+        Err(_) => failed(&stopping()),
+    }
+}
+
+fn stopping() -> Failure {
+    Failure::new(SqlState::AdminShutdown, "the server is shutting down")
+}
+
+/// What a worker sends back: the reply's beginning, once, or a failure.
+type Begun = Result<(), Failure>;
+
+async fn query(State(server): State<Server>, headers: HeaderMap, body: Bytes) -> Response {
+    let query = match Query::read(&headers, &body) {
+        Ok(query) => query,
+        Err((status, failure)) => return problem(status, &failure),
+    };
+    let shape = Shape::of(&headers);
+    let (begun_tx, begun) = oneshot::channel::<Begun>();
+    let (pieces_tx, pieces) = mpsc::channel::<Bytes>(PIECES);
+    let submitted = server.pool.submit(Box::new(move |worker: Rc<Worker>| {
+        Box::pin(async move {
+            answer(&worker, query, shape, begun_tx, pieces_tx).await;
+        })
+    }));
+    if let Err(failure) = submitted {
+        return failed(&failure);
+    }
+    match begun.await {
+        Ok(Ok(())) => {
+            let pieces = futures::stream::unfold(pieces, |mut pieces| async move {
+                let piece = pieces.recv().await?;
+                Some((Ok::<_, std::convert::Infallible>(piece), pieces))
+            });
+            let kind = [(header::CONTENT_TYPE, shape.content_type())];
+            (kind, Body::from_stream(pieces)).into_response()
+        }
+        Ok(Err(failure)) => failed(&failure),
+        Err(_) => failed(&stopping()),
+    }
+}
+
+/// Runs the statement and sends the body. Before its first piece a failure decides the status;
+/// later ones stand in the body.
+async fn answer(
+    worker: &Rc<Worker>,
+    query: Query,
+    shape: Shape,
+    begun: oneshot::Sender<Begun>,
+    pieces: mpsc::Sender<Bytes>,
+) {
+    let run = async {
+        let mut session = Session::new(worker, "nodedb", [], Vec::new())?;
+        session.timeout_ns = query.timeout_ms.map(|ms| ms.saturating_mul(1_000_000));
+        let execution = query.run(&mut session).await?;
+        Ok((session, execution))
+    };
+    // The client's going away closes the channel, which drops the statement here.
+    let ran = tokio::select! {
+        ran = run => ran,
+        () = pieces.closed() => return,
+    };
+    let (session, mut execution) = match ran {
+        Ok(ran) => ran,
+        Err(failure) => {
+            let _ = begun.send(Err(failure));
+            return;
+        }
+    };
+    let sent = shape.send(&mut execution, begun, &pieces).await;
+    crate::node::Counters::add(&session.worker.node.counters.rows_sent, sent);
+}
+
+/// A failure as a reply, with the status that its class has.
+fn failed(failure: &Failure) -> Response {
+    problem(status_of(failure.code()), failure)
+}
+
+fn status_of(code: SqlState) -> StatusCode {
+    match code {
+        SqlState::InvalidAuthorization | SqlState::InsufficientPrivilege => StatusCode::FORBIDDEN,
+        SqlState::UndefinedTable | SqlState::InvalidCatalogName => StatusCode::NOT_FOUND,
+        SqlState::UniqueViolation
+        | SqlState::NotNullViolation
+        | SqlState::DuplicateTable
+        | SqlState::DuplicateObject
+        | SqlState::SerializationFailure => StatusCode::CONFLICT,
+        SqlState::FeatureNotSupported => StatusCode::NOT_IMPLEMENTED,
+        SqlState::QueryCanceled => StatusCode::REQUEST_TIMEOUT,
+        SqlState::ProgramLimitExceeded | SqlState::StatementTooComplex => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        SqlState::DiskFull | SqlState::OutOfMemory => StatusCode::INSUFFICIENT_STORAGE,
+        SqlState::TooManyConnections
+        | SqlState::AdminShutdown
+        | SqlState::CannotConnectNow
+        | SqlState::ReadOnly => StatusCode::SERVICE_UNAVAILABLE,
+        SqlState::IoError | SqlState::Internal | SqlState::DataCorrupted => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn problem(status: StatusCode, failure: &Failure) -> Response {
+    let mut json = body::failure_json(failure);
+    json["status"] = status.as_u16().into();
+    json["title"] = status.canonical_reason().unwrap_or_default().into();
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, kind, json.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_hosts_are_told_from_ours() {
+        let v4: SocketAddr = "127.0.0.1:8080".parse().expect("an address");
+        for ours in [
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "LOCALHOST:8080",
+            "[::1]:8080",
+        ] {
+            assert!(is_ours(ours, v4), "{ours}");
+        }
+        for foreign in [
+            "evil.example:8080",
+            "127.0.0.1:81",
+            "127.0.0.1",
+            "localhost.evil.example:8080",
+            "192.168.0.1:8080",
+            "",
+            ":8080",
+        ] {
+            assert!(!is_ours(foreign, v4), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The extended protocol: prepared statements, portals, and what waits for a Sync.
+//!
+//! A write runs when its Sync has arrived, because until then more may follow that would have to be
+//! one transaction with it; a second write up to the same Sync is refused, and then none runs. What
+//! comes after the write waits behind it, so answers keep their order. After an error everything up
+//! to the next Sync is skipped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use arrow::array::RecordBatch;
+use bytes::BytesMut;
+use nodedb_types::limits::PREPARED_PER_SESSION_MAX;
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+
+use super::connection::{Columns, Stop, complete, count_rows, notices, several_writes, watched};
+use super::frame::{Bind, Format, Message, Target};
+use super::reply::{self, Severity};
+use super::socket::{End, OUT_BYTES, Socket};
+use super::value;
+use crate::session::Session;
+use crate::session::execution::{Execution, Tag};
+use crate::session::plans::Prepared;
+
+/// OID that a client gives a parameter whose type it leaves open: none, or `unknown`.
+const UNKNOWN_OIDS: [u32; 2] = [0, 705];
+
+/// A statement's name stands for nothing when its text was blank.
+type Statement = Option<Rc<Prepared>>;
+
+/// A statement with its parameters, and how far its rows have been sent.
+struct Portal {
+    statement: Statement,
+    parameters: Vec<Value>,
+    formats: Vec<Format>,
+    run: RefCell<Run>,
+}
+
+/// Where a portal's execution stands.
+enum Run {
+    Waiting,
+    Open {
+        execution: Box<Execution>,
+        /// Rows of a batch that was sent in part.
+        rest: Option<RecordBatch>,
+    },
+    Ended {
+        /// Tag for an Execute after the end, which gives no rows.
+        tag: Tag,
+        /// A write cannot run again; a query is at its end.
+        wrote: bool,
+    },
+}
+
+/// What waits for the Sync.
+enum Deferred {
+    Output(BytesMut),
+    Execute { portal: Rc<Portal>, rows_max: u32 },
+}
+
+#[derive(Default)]
+pub struct Extended {
+    statements: HashMap<String, Statement>,
+    portals: HashMap<String, Rc<Portal>>,
+    /// Skipping up to the Sync.
+    failed: Cell<bool>,
+    deferred: Vec<Deferred>,
+}
+
+impl Extended {
+    /// A Sync, or a simple query, which acts as one: portals end with the implicit transaction.
+    pub fn sync(&mut self) {
+        self.failed.set(false);
+        self.portals.clear();
+        self.deferred.clear();
+    }
+
+    /// Tells the client and skips what follows. Nothing that waited runs.
+    pub fn fail(&mut self, out: &mut BytesMut, failure: &Failure, offset: u32) {
+        if self.failed.replace(true) {
+            return;
+        }
+        for deferred in self.deferred.drain(..) {
+            match deferred {
+                Deferred::Output(bytes) => out.extend_from_slice(&bytes),
+                // It is as if it had been rolled back.
+                Deferred::Execute { .. } => break,
+            }
+        }
+        self.deferred.clear();
+        reply::failure(out, Severity::Error, failure, offset);
+    }
+
+    /// A message other than a simple query.
+    pub async fn handle(
+        &mut self,
+        message: Message,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        if matches!(message, Message::Sync) {
+            return self.finish(socket, session).await;
+        }
+        if self.failed.get() {
+            return Ok(());
+        }
+        match self.step(message, socket, session).await {
+            Ok(()) => Ok(()),
+            Err(Stop::Failed(failure)) => {
+                self.fail(&mut socket.out, &failure, 0);
+                Ok(())
+            }
+            Err(Stop::End(end)) => Err(end),
+        }
+    }
+
+    /// Runs what waited for the Sync, then says that the session is ready.
+    async fn finish(&mut self, socket: &mut Socket, session: &mut Session) -> Result<(), End> {
+        for deferred in std::mem::take(&mut self.deferred) {
+            let run = match deferred {
+                Deferred::Output(bytes) => {
+                    socket.out.extend_from_slice(&bytes);
+                    Ok(())
+                }
+                Deferred::Execute { portal, rows_max } => {
+                    execute(&portal, rows_max, socket, session).await
+                }
+            };
+            match run {
+                Ok(()) => {}
+                Err(Stop::Failed(failure)) => {
+                    reply::failure(&mut socket.out, Severity::Error, &failure, 0);
+                    break;
+                }
+                Err(Stop::End(end)) => return Err(end),
+            }
+        }
+        self.sync();
+        for (name, value) in session.settings.take_reported() {
+            reply::parameter_status(&mut socket.out, name, &value);
+        }
+        reply::ready(&mut socket.out);
+        Ok(())
+    }
+
+    /// Where answers go: behind the write that waits, if there is one.
+    fn answer(&mut self, socket: &mut Socket, write: impl FnOnce(&mut BytesMut)) {
+        match self.deferred.last_mut() {
+            None => write(&mut socket.out),
+            Some(Deferred::Output(bytes)) => write(bytes),
+            Some(Deferred::Execute { .. }) => {
+                let mut bytes = BytesMut::new();
+                write(&mut bytes);
+                self.deferred.push(Deferred::Output(bytes));
+            }
+        }
+    }
+
+    async fn step(
+        &mut self,
+        message: Message,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Result<(), Stop> {
+        match message {
+            Message::Parse { name, text, types } => {
+                self.parse(name, &text, &types, session)?;
+                self.answer(socket, |out| reply::empty(out, reply::PARSE_COMPLETE));
+            }
+            Message::Bind(bind) => {
+                self.bind(bind)?;
+                self.answer(socket, |out| reply::empty(out, reply::BIND_COMPLETE));
+            }
+            Message::Describe(Target::Statement(name)) => {
+                let statement = self.statement(&name)?.clone();
+                self.answer(socket, |out| describe_statement(out, &statement));
+            }
+            Message::Describe(Target::Portal(name)) => {
+                let portal = self.portal(&name)?.clone();
+                let columns = columns(&portal.statement);
+                self.answer(socket, |out| describe(out, columns, &portal.formats));
+            }
+            Message::Close(Target::Statement(name)) => {
+                self.statements.remove(&name);
+                self.answer(socket, |out| reply::empty(out, reply::CLOSE_COMPLETE));
+            }
+            Message::Close(Target::Portal(name)) => {
+                self.portals.remove(&name);
+                self.answer(socket, |out| reply::empty(out, reply::CLOSE_COMPLETE));
+            }
+            Message::Execute { portal, rows_max } => {
+                self.execute(&portal, rows_max, socket, session).await?;
+            }
+            Message::Flush => {
+                if !self.deferred.is_empty() {
+                    return Err(Stop::Failed(Failure::unsupported(
+                        "a Flush between a writing statement and its Sync",
+                    )));
+                }
+                socket.flush().await?;
+            }
+            // The connection deals with these itself.
+            Message::Sync
+            | Message::Query(_)
+            | Message::CopyData(_)
+            | Message::CopyDone
+            | Message::CopyFail(_)
+            | Message::Terminate => {}
+        }
+        Ok(())
+    }
+
+    fn parse(
+        &mut self,
+        name: String,
+        text: &str,
+        types: &[u32],
+        session: &Session,
+    ) -> Result<(), Failure> {
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(Failure::new(
+                SqlState::DuplicatePreparedStatement,
+                format!("prepared statement \"{name}\" already exists"),
+            ));
+        }
+        self.check_room()?;
+        let hints = types
+            .iter()
+            .map(|oid| match DataType::from_oid(*oid) {
+                _ if UNKNOWN_OIDS.contains(oid) => Ok(None),
+                Some(data_type) => Ok(Some(data_type)),
+                None => Err(Failure::new(
+                    SqlState::UndefinedObject,
+                    format!("type with OID {oid} does not exist"),
+                )),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        // As PostgreSQL does, a failed Parse leaves no unnamed statement.
+        self.statements.remove(&name);
+        let prepared = session.prepare_text(text, &hints)?;
+        self.statements.insert(name, prepared);
+        Ok(())
+    }
+
+    fn check_room(&self) -> Result<()> {
+        match self.statements.len() + self.portals.len() < PREPARED_PER_SESSION_MAX {
+            true => Ok(()),
+            false => Err(Failure::new(
+                SqlState::ProgramLimitExceeded,
+                format!(
+                    "a session has at most {PREPARED_PER_SESSION_MAX} prepared statements and portals"
+                ),
+            )),
+        }
+    }
+
+    fn statement(&self, name: &str) -> Result<&Statement> {
+        self.statements.get(name).ok_or_else(|| {
+            let what = match name {
+                "" => "unnamed prepared statement does not exist".to_owned(),
+                name => format!("prepared statement \"{name}\" does not exist"),
+            };
+            Failure::new(SqlState::InvalidStatementName, what)
+        })
+    }
+
+    fn portal(&self, name: &str) -> Result<&Rc<Portal>> {
+        self.portals.get(name).ok_or_else(|| {
+            Failure::new(
+                SqlState::InvalidCursorName,
+                format!("portal \"{name}\" does not exist"),
+            )
+        })
+    }
+
+    fn bind(&mut self, bind: Bind) -> Result<(), Failure> {
+        let statement = self.statement(&bind.statement)?.clone();
+        if !bind.portal.is_empty() && self.portals.contains_key(&bind.portal) {
+            return Err(Failure::new(
+                SqlState::DuplicateCursor,
+                format!("cursor \"{}\" already exists", bind.portal),
+            ));
+        }
+        self.check_room()?;
+        let types = statement.as_ref().map_or(&[][..], |s| &s.parameters);
+        if bind.parameters.len() != types.len() {
+            return Err(Failure::new(
+                SqlState::ProtocolViolation,
+                format!(
+                    "bind message supplies {} parameters, but prepared statement \"{}\" requires {}",
+                    bind.parameters.len(),
+                    bind.statement,
+                    types.len()
+                ),
+            ));
+        }
+        check_formats(&bind.parameter_formats, types.len(), "parameter formats")?;
+        let width = columns(&statement).map_or(0, |c| c.len());
+        check_formats(&bind.result_formats, width, "result formats")?;
+        let parameters = bind
+            .parameters
+            .iter()
+            .zip(types)
+            .enumerate()
+            .map(|(i, (bytes, data_type))| {
+                let format = reply::format_of(&bind.parameter_formats, i);
+                value::decode(bytes.as_deref(), format, data_type)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let portal = Portal {
+            statement,
+            parameters,
+            formats: bind.result_formats,
+            run: RefCell::new(Run::Waiting),
+        };
+        self.portals.insert(bind.portal, Rc::new(portal));
+        Ok(())
+    }
+
+    async fn execute(
+        &mut self,
+        name: &str,
+        rows_max: u32,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Result<(), Stop> {
+        let portal = self.portal(name)?.clone();
+        let waits = |d: &Deferred| match d {
+            Deferred::Execute { portal, .. } => portal.writes(),
+            Deferred::Output(_) => false,
+        };
+        let first = matches!(*portal.run.borrow(), Run::Waiting);
+        if portal.writes() && first {
+            if self.deferred.iter().any(waits) {
+                return Err(Stop::Failed(several_writes()));
+            }
+        } else if self.deferred.is_empty() {
+            return execute(&portal, rows_max, socket, session).await;
+        }
+        self.deferred.push(Deferred::Execute { portal, rows_max });
+        Ok(())
+    }
+}
+
+impl Portal {
+    fn writes(&self) -> bool {
+        self.statement.as_ref().is_some_and(|s| s.writes())
+    }
+}
+
+fn check_formats(formats: &[Format], wanted: usize, what: &str) -> Result<()> {
+    match formats.len() {
+        0 | 1 => Ok(()),
+        n if n == wanted => Ok(()),
+        n => Err(Failure::new(
+            SqlState::ProtocolViolation,
+            format!("bind message has {n} {what} but {wanted} are needed"),
+        )),
+    }
+}
+
+fn columns(statement: &Statement) -> Option<&Columns> {
+    statement.as_ref().and_then(|s| s.columns.as_ref())
+}
+
+fn describe_statement(out: &mut BytesMut, statement: &Statement) {
+    let types = statement.as_ref().map_or(&[][..], |s| &s.parameters);
+    reply::parameter_description(out, types.iter().map(DataType::oid));
+    describe(out, columns(statement), &[]);
+}
+
+fn describe(out: &mut BytesMut, columns: Option<&Columns>, formats: &[Format]) {
+    match columns {
+        Some(columns) => reply::row_description(out, columns, formats),
+        None => reply::empty(out, reply::NO_DATA),
+    }
+}
+
+/// Runs a portal, or goes on with it, and sends at most `rows_max` rows (0: all).
+async fn execute(
+    portal: &Rc<Portal>,
+    rows_max: u32,
+    socket: &mut Socket,
+    session: &mut Session,
+) -> Result<(), Stop> {
+    let Some(statement) = &portal.statement else {
+        reply::empty(&mut socket.out, reply::EMPTY_QUERY);
+        return Ok(());
+    };
+    let state = portal.run.replace(Run::Ended {
+        tag: Tag::Empty,
+        wrote: true,
+    });
+    let (mut execution, rest) = match state {
+        Run::Waiting => {
+            let run = session.run(statement, &portal.parameters);
+            let mut execution = watched(socket, run).await??;
+            notices(socket, session, &mut execution);
+            (Box::new(execution), None)
+        }
+        Run::Open { execution, rest } => (execution, rest),
+        Run::Ended { wrote: true, .. } => {
+            return Err(Stop::Failed(Failure::new(
+                SqlState::ObjectNotInPrerequisiteState,
+                "portal cannot be run anymore",
+            )));
+        }
+        Run::Ended { tag, wrote } => {
+            complete(socket, &tag, 0);
+            portal.run.replace(Run::Ended { tag, wrote });
+            return Ok(());
+        }
+    };
+    let limit = match rows_max {
+        0 => u64::MAX,
+        n => u64::from(n),
+    };
+    let (sent, rest) = rows(portal, &mut execution, rest, limit, socket).await?;
+    count_rows(session, sent);
+    if sent == limit {
+        // The end is not known until another row is asked for, as in PostgreSQL.
+        reply::empty(&mut socket.out, reply::PORTAL_SUSPENDED);
+        portal.run.replace(Run::Open { execution, rest });
+        return Ok(());
+    }
+    complete(socket, &execution.tag, sent);
+    portal.run.replace(Run::Ended {
+        tag: execution.tag.clone(),
+        wrote: statement.writes(),
+    });
+    Ok(())
+}
+
+/// Sends up to `limit` rows; gives their number and what is left of the last batch.
+async fn rows(
+    portal: &Portal,
+    execution: &mut Execution,
+    mut rest: Option<RecordBatch>,
+    limit: u64,
+    socket: &mut Socket,
+) -> Result<(u64, Option<RecordBatch>), Stop> {
+    let Some(columns) = execution.columns.clone() else {
+        return Ok((0, None));
+    };
+    let mut sent = 0;
+    let mut scratch = String::new();
+    while sent < limit {
+        let batch = match rest.take() {
+            Some(batch) => batch,
+            None => match watched(socket, execution.next()).await?? {
+                Some(batch) => batch,
+                None => break,
+            },
+        };
+        let wanted = (limit - sent).min(batch.num_rows() as u64) as usize;
+        let mut from = 0;
+        while from < wanted {
+            from += value::data_rows(
+                &mut socket.out,
+                &batch,
+                &columns,
+                &portal.formats,
+                from..wanted,
+                OUT_BYTES,
+                &mut scratch,
+            )?;
+            socket.flush_if_full().await?;
+        }
+        sent += wanted as u64;
+        if wanted < batch.num_rows() {
+            rest = Some(batch.slice(wanted, batch.num_rows() - wanted));
+        }
+    }
+    Ok((sent, rest))
+}

@@ -1,0 +1,173 @@
+//! The threads of the workers, and how work is handed to them.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use futures::future::LocalBoxFuture;
+use nodedb_bridge::clock::Snapshots;
+use nodedb_bridge::wiring::WorkerEnds;
+use nodedb_types::limits::CONNECTIONS_MAX;
+use nodedb_types::{Failure, Result, SqlState};
+use tokio::sync::mpsc;
+
+use super::{STACK_BYTES, TokioRuntime, pump};
+use crate::dispatch::{Dispatcher, upcall};
+use crate::node::{Node, Worker};
+
+/// Work for one worker: it runs there to its end, on that thread alone.
+pub type Job = Box<dyn FnOnce(Rc<Worker>) -> LocalBoxFuture<'static, ()> + Send>;
+
+/// How workers reach the cores.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// Streams that a worker may have open towards one core; what its doorbell ring holds.
+    pub streams_max: usize,
+    /// How long a reader polls before it parks, nanoseconds; 0 where processors are few.
+    pub spin_ns: u64,
+}
+
+struct Member {
+    jobs: mpsc::Sender<Job>,
+    /// Sessions and other jobs that it has.
+    load: Arc<AtomicUsize>,
+}
+
+/// A way to hand work to the workers. Clones share it.
+#[derive(Clone)]
+pub struct Pool(Arc<[Member]>);
+
+/// The workers' threads, to be joined when the pool is given up.
+pub struct Threads {
+    threads: Vec<JoinHandle<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+/// Starts a worker for each of `ends`.
+pub fn start(
+    ends: Vec<WorkerEnds>,
+    node: &Arc<Node>,
+    snapshots: &Arc<Snapshots>,
+    config: PoolConfig,
+) -> io::Result<(Pool, Threads)> {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut members = Vec::new();
+    let mut threads = Vec::new();
+    for ends in ends {
+        let (tx, jobs) = mpsc::channel(CONNECTIONS_MAX);
+        let load = Arc::new(AtomicUsize::new(0));
+        members.push(Member {
+            jobs: tx,
+            load: load.clone(),
+        });
+        let (node, snapshots, stopped) = (node.clone(), snapshots.clone(), stopped.clone());
+        let name = format!("ndb-control-{}", ends.worker);
+        let body = move || run(ends, node, &snapshots, config, jobs, load, stopped);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .stack_size(STACK_BYTES)
+            .spawn(body)?;
+        threads.push(thread);
+    }
+    Ok((Pool(members.into()), Threads { threads, stop }))
+}
+
+impl Pool {
+    /// Hands work to the worker that has least of it. 53300 when its queue is full, 57P01 when it
+    /// has stopped.
+    pub fn submit(&self, job: Job) -> Result<()> {
+        let least = self
+            .0
+            .iter()
+            .min_by_key(|m| m.load.load(Ordering::Relaxed))
+            .ok_or_else(|| Failure::internal("a node without workers"))?;
+        Pool::submit_to(least, job)
+    }
+
+    /// Hands work to the first worker, which has the node's own tasks.
+    pub fn submit_to_first(&self, job: Job) -> Result<()> {
+        Pool::submit_to(&self.0[0], job)
+    }
+
+    fn submit_to(member: &Member, job: Job) -> Result<()> {
+        member.load.fetch_add(1, Ordering::Relaxed);
+        member.jobs.try_send(job).map_err(|error| {
+            member.load.fetch_sub(1, Ordering::Relaxed);
+            match error {
+                mpsc::error::TrySendError::Full(_) => Failure::new(
+                    SqlState::TooManyConnections,
+                    "sorry, too many clients already",
+                ),
+                mpsc::error::TrySendError::Closed(_) => {
+                    Failure::new(SqlState::AdminShutdown, "the server is shutting down")
+                }
+            }
+        })
+    }
+}
+
+impl Threads {
+    /// Ends every session and joins the threads.
+    pub fn stop(self) {
+        // Without a receiver every worker has ended already.
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            // A panic was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    mut ends: WorkerEnds,
+    node: Arc<Node>,
+    snapshots: &Arc<Snapshots>,
+    config: PoolConfig,
+    mut jobs: mpsc::Receiver<Job>,
+    load: Arc<AtomicUsize>,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a worker needs its runtime");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        let tasks = TokioRuntime::new(node.clock.time().clone());
+        let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
+        let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, config.spin_ns, tasks);
+        let slot = snapshots.slot(index as usize);
+        let worker = Worker::new(node, index, dispatcher.clone(), slot);
+        let asked = worker.clone();
+        let pump = pump(ends.pump, upcalls, dispatcher, move |call| {
+            upcall::answer(&asked, call);
+        });
+        tokio::task::spawn_local(async move {
+            pump.await.expect("a worker can watch its eventfd");
+        });
+        loop {
+            tokio::select! {
+                job = jobs.recv() => {
+                    let Some(job) = job else { return };
+                    let (work, load) = (job(worker.clone()), load.clone());
+                    tokio::task::spawn_local(async move {
+                        let _busy = Busy(load);
+                        work.await;
+                    });
+                }
+                _ = stopped.changed() => return,
+            }
+        }
+    });
+}
+
+/// Counts a job for as long as it lives, also when it panics.
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,69 @@
+//! The task that turns a worker's doorbells into wake-ups.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use nodedb_bridge::reply::Pump;
+use nodedb_bridge::upcall::Upcall;
+use nodedb_bridge::wake::Wake;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::dispatch::Dispatcher;
+
+/// Keeps the eventfd open for as long as Tokio watches it.
+struct Watched(Arc<Wake>);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd()
+    }
+}
+
+/// Runs until it is dropped. `upcalls`: by core, on the first worker; each is given to
+/// `on_upcall`. Fails when Tokio cannot watch the eventfd.
+pub async fn pump(
+    mut bells: Pump,
+    mut upcalls: Vec<rtrb::Consumer<Upcall>>,
+    dispatcher: Dispatcher,
+    mut on_upcall: impl FnMut(Upcall),
+) -> io::Result<()> {
+    let wake = bells.wake().clone();
+    // SAFETY: the descriptor stays open and the same for as long as `Watched` lives, and is dropped
+    // with the registration.
+    let watched =
+        unsafe { AsyncFd::register_with_interest(Watched(wake.clone()), Interest::READABLE) }
+            .map_err(io::Error::from)?;
+    let mut look = |bells: &mut Pump| {
+        let mut news = bells.run();
+        if news > 0 {
+            dispatcher.on_news();
+        }
+        for ring in &mut upcalls {
+            while let Ok(upcall) = ring.pop() {
+                on_upcall(upcall);
+                news += 1;
+            }
+        }
+        news > 0
+    };
+    loop {
+        if look(&mut bells) {
+            // The readers that were just woken run before the next look.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        wake.prepare_sleep();
+        if look(&mut bells) {
+            wake.awake();
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let mut ready = watched.readable().await?;
+        // Readiness is cleared before the counter, so that a wake between the two is seen.
+        ready.clear_ready();
+        wake.awake();
+        wake.drain();
+    }
+}
