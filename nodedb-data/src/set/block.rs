@@ -68,6 +68,11 @@ impl BlockSet {
         let mut list: Vec<u16> = ids.into_iter().collect();
         debug_assert!(list.is_sorted());
         list.dedup();
+        BlockSet::from_ascending(list)
+    }
+
+    /// From ids each of which is larger than the one before.
+    fn from_ascending(list: Vec<u16>) -> BlockSet {
         if list.len() <= SPARSE_MAX {
             return BlockSet(Form::Sparse(list));
         }
@@ -253,7 +258,7 @@ impl BlockSet {
                 *self = merged;
             }
             (Form::Sparse(mine), Form::Sparse(theirs)) => {
-                *self = BlockSet::from_sorted(Merge { mine, theirs });
+                *self = BlockSet::from_ascending(merge(mine, theirs));
             }
         }
     }
@@ -312,26 +317,49 @@ impl std::fmt::Debug for BlockSet {
     }
 }
 
-/// Two ascending lists as one.
-struct Merge<'a> {
-    mine: &'a [u16],
-    theirs: &'a [u16],
+/// Two ascending lists as one, without repeats.
+fn merge(mut mine: &[u16], mut theirs: &[u16]) -> Vec<u16> {
+    let mut merged = Vec::with_capacity(mine.len() + theirs.len());
+    while let ([a, mine_rest @ ..], [b, theirs_rest @ ..]) = (mine, theirs) {
+        merged.push(*a.min(b));
+        if a <= b {
+            mine = mine_rest;
+        }
+        if b <= a {
+            theirs = theirs_rest;
+        }
+    }
+    merged.extend_from_slice(mine);
+    merged.extend_from_slice(theirs);
+    merged
 }
 
-impl Iterator for Merge<'_> {
-    type Item = u16;
+/// A set under way: always words, so that adding costs the same however many there are.
+pub(super) struct BlockBuilder(Box<Words>);
 
-    fn next(&mut self) -> Option<u16> {
-        let take = |list: &mut &[u16]| {
-            let (&first, rest) = list.split_first()?;
-            *list = rest;
-            Some(first)
-        };
-        match (self.mine.first(), self.theirs.first()) {
-            (Some(a), Some(b)) if a <= b => take(&mut self.mine),
-            (_, Some(_)) => take(&mut self.theirs),
-            _ => take(&mut self.mine),
+impl BlockBuilder {
+    pub(super) fn new() -> BlockBuilder {
+        BlockBuilder(zeroed())
+    }
+
+    pub(super) fn insert(&mut self, low: u16) {
+        let (word, mask) = bit(low);
+        self.0[word] |= mask;
+    }
+
+    pub(super) fn union(&mut self, ids: &BlockSet) {
+        match &ids.0 {
+            Form::Sparse(list) => list.iter().for_each(|low| self.insert(*low)),
+            Form::Dense { words, .. } => {
+                for (mine, theirs) in self.0.iter_mut().zip(words.iter()) {
+                    *mine |= theirs;
+                }
+            }
         }
+    }
+
+    pub(super) fn finish(self) -> BlockSet {
+        BlockSet::from_words(self.0)
     }
 }
 

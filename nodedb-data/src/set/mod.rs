@@ -26,7 +26,6 @@ mod walk;
 pub use block::{BlockSet, Ids};
 pub use changes::{Changes, Mark};
 pub use context::{Context, Host, Sink};
-pub use output::Batcher;
-pub use row_set::RowSet;
+pub use row_set::{RowSet, RowSetBuilder};
 pub use rows::{KeyCursor, Rows, Version};
 pub use run::{run, statistics};

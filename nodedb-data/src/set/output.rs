@@ -25,8 +25,8 @@ enum Cell {
     Score,
 }
 
-/// Collects rows into one batch. Also of use without a set query, for reads by key.
-pub struct Batcher {
+/// Collects rows into one batch.
+pub(super) struct Batcher {
     cells: Vec<Cell>,
     batch: BatchBuilder,
     deferred: Vec<Deferred>,
@@ -56,17 +56,8 @@ fn name_and_type(collection: &Collection, column: &OutputColumn) -> Result<(Stri
 }
 
 impl Batcher {
-    /// For rows of a collection, without truths of sources.
-    pub fn new(collection: &Collection, columns: &[OutputColumn]) -> Result<Batcher> {
-        Batcher::with_sources(collection, columns, |_| {
-            Err(Failure::internal(
-                "an output column of a source that is not there",
-            ))
-        })
-    }
-
     /// `source` tells for a source by its position whether it is an expression.
-    pub(super) fn with_sources(
+    pub(super) fn new(
         collection: &Collection,
         columns: &[OutputColumn],
         source: impl Fn(usize) -> Result<Option<Expression>>,
@@ -105,18 +96,18 @@ impl Batcher {
         })
     }
 
-    pub fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.batch.rows()
     }
 
     /// True when the row might not fit any more, and the batch should be taken first.
-    pub fn is_full_for(&self, version: &Version<'_>) -> bool {
+    pub(super) fn is_full_for(&self, version: &Version<'_>) -> bool {
         let cells = self.cells.len() * 16 + version.row.len() + version.key.len();
         self.batch.rows() > 0 && self.batch.bytes() + cells > FRAME_BYTES_MAX
     }
 
     /// Appends a row of `shard`. `truth` answers for index sources.
-    pub fn push(
+    pub(super) fn push(
         &mut self,
         shard: ShardId,
         version: &Version<'_>,
@@ -150,7 +141,7 @@ impl Batcher {
     }
 
     /// The batch; this is empty afterwards and can be used again.
-    pub fn finish(&mut self) -> Result<RecordBatch> {
+    pub(super) fn finish(&mut self) -> Result<RecordBatch> {
         for deferred in &mut self.deferred {
             deferred.settle(&mut self.batch)?;
         }

@@ -1,6 +1,8 @@
 //! A set of surrogates over all blocks: what a ranker may choose from, what a source has gathered.
 
-use super::block::BlockSet;
+use std::collections::BTreeMap;
+
+use super::block::{BlockBuilder, BlockSet};
 
 /// Sets of blocks by ascending block; no empty one is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +180,40 @@ impl FromIterator<u32> for RowSet {
     }
 }
 
+/// Gathers a set piece by piece. Adding to it costs the same however large it has grown, for
+/// 8 KiB a block.
+#[derive(Default)]
+pub struct RowSetBuilder {
+    blocks: BTreeMap<u16, BlockBuilder>,
+}
+
+impl RowSetBuilder {
+    pub fn insert(&mut self, surrogate: u32) {
+        let (block, low) = split(surrogate);
+        self.block(block).insert(low);
+    }
+
+    pub fn union(&mut self, rows: &RowSet) {
+        for (block, ids) in rows.blocks() {
+            self.block(block).union(ids);
+        }
+    }
+
+    fn block(&mut self, block: u16) -> &mut BlockBuilder {
+        self.blocks.entry(block).or_insert_with(BlockBuilder::new)
+    }
+
+    /// The set; the builder is empty afterwards.
+    pub fn finish(&mut self) -> RowSet {
+        let blocks = std::mem::take(&mut self.blocks).into_iter();
+        let blocks: Vec<_> = blocks.map(|(block, ids)| (block, ids.finish())).collect();
+        RowSet {
+            len: blocks.iter().map(|(_, ids)| ids.len() as u64).sum(),
+            blocks,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -207,6 +243,11 @@ mod tests {
             set.intersect(&make(&b));
             prop_assert_eq!(&set, &make(&a.intersection(&b).copied().collect()));
             prop_assert!(make(&a).iter().eq(a.iter().copied()));
+            let mut builder = RowSetBuilder::default();
+            builder.union(&make(&a));
+            b.iter().for_each(|id| builder.insert(*id));
+            prop_assert_eq!(builder.finish(), make(&a.union(&b).copied().collect()));
+            prop_assert_eq!(builder.finish(), RowSet::new());
             prop_assert_eq!(make(&a).next_after(Some(at)), a.range(at + 1..).next().copied());
             prop_assert_eq!(make(&a).next_after(None), a.first().copied());
             for id in &a {

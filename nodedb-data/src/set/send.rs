@@ -39,7 +39,7 @@ impl<'a> Sender<'a> {
         };
         Ok(Sender {
             cx,
-            batcher: Batcher::with_sources(collection, columns, expression)?,
+            batcher: Batcher::new(collection, columns, expression)?,
             units: 2 + columns.len() as u32 / 2,
             left: limit.unwrap_or(u64::MAX),
             fetched: 0,

@@ -1,7 +1,7 @@
 //! The rows that hold one value. Most values of a nearly unique column have one row, which then
 //! costs no allocation.
 
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockSet, RowSet, RowSetBuilder};
 
 #[derive(Debug)]
 pub(super) enum Postings {
@@ -61,11 +61,9 @@ impl Postings {
         }
     }
 
-    pub(super) fn add_all(&self, to: &mut RowSet) {
+    pub(super) fn add_all(&self, to: &mut RowSetBuilder) {
         match self {
-            Postings::One(only) => {
-                to.insert(*only);
-            }
+            Postings::One(only) => to.insert(*only),
             Postings::Many(rows) => to.union(rows),
         }
     }

@@ -10,7 +10,7 @@ use nodedb_types::{Failure, Result, Value, key};
 use super::{Order, Ordered};
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, INDEX_STEP, Turn};
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockSet, RowSet, RowSetBuilder};
 
 /// Up to this many values are looked up anew in each block.
 const LOOKUPS_MAX: usize = 16;
@@ -38,6 +38,11 @@ enum Predicate {
 /// The set of a predicate that is not looked up block by block.
 #[derive(Default)]
 struct Gathered {
+    /// Under way.
+    builder: RowSetBuilder,
+    /// Rows put into it so far.
+    met: u64,
+    /// When done.
     rows: RowSet,
     /// The last value that was gathered.
     after: Option<Bytes>,
@@ -134,7 +139,7 @@ impl OrderedSource {
     }
 
     pub(super) fn estimate(&self) -> Estimate {
-        let left = self.rows.saturating_sub(self.gathered.rows.len());
+        let left = self.rows.saturating_sub(self.gathered.met);
         Estimate {
             rows: self.rows,
             setup: match self.is_direct() || self.gathered.done {
@@ -216,7 +221,8 @@ impl OrderedSource {
                 for value in &list[from..] {
                     let rows = index.values.get(value);
                     if let Some(rows) = rows {
-                        rows.add_all(&mut gathered.rows);
+                        rows.add_all(&mut gathered.builder);
+                        gathered.met += rows.len();
                     }
                     if !turn.spend(INDEX_STEP + cost(rows)) {
                         gathered.after = Some(value.clone());
@@ -229,12 +235,13 @@ impl OrderedSource {
                     Some(after) => Bound::Excluded(&after[..]),
                     None => as_slice(low),
                 };
-                if starts_at_its_end(&low, high) {
-                    gathered.done = true;
-                    return Poll::Ready(());
-                }
-                for (value, rows) in index.values.range::<[u8], _>((low, as_slice(high))) {
-                    rows.add_all(&mut gathered.rows);
+                let rest = match starts_at_its_end(&low, high) {
+                    true => None,
+                    false => Some(index.values.range::<[u8], _>((low, as_slice(high)))),
+                };
+                for (value, rows) in rest.into_iter().flatten() {
+                    rows.add_all(&mut gathered.builder);
+                    gathered.met += rows.len();
                     if !turn.spend(INDEX_STEP + cost(Some(rows))) {
                         gathered.after = Some(value.clone());
                         return Poll::Pending;
@@ -242,6 +249,7 @@ impl OrderedSource {
                 }
             }
         }
+        gathered.rows = gathered.builder.finish();
         gathered.done = true;
         gathered.after = None;
         Poll::Ready(())
