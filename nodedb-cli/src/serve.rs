@@ -34,7 +34,7 @@ pub fn command() -> Command {
 }
 
 /// A failure as the lines that an operator reads.
-fn explained(failure: &Failure) -> anyhow::Error {
+pub fn explained(failure: &Failure) -> anyhow::Error {
     let mut text = failure.message().to_owned();
     for more in [failure.detail(), failure.hint()].into_iter().flatten() {
         text.push_str("\n  ");
@@ -70,9 +70,10 @@ fn announce(node: &Node) -> Result<()> {
     use std::io::Write;
     let addresses = node.addresses();
     let mut out = std::io::stdout().lock();
-    writeln!(out, "ready pg={} http={}", addresses.pg, addresses.http)?;
+    let (pg, http, native) = (addresses.pg, addresses.http, addresses.native);
+    writeln!(out, "ready pg={pg} http={http} native={native}")?;
     out.flush()?;
-    let (pg, http) = (addresses.pg, addresses.http);
+    eprintln!("  ndb sql --url ndb://{native}");
     eprintln!("  psql -h {} -p {} -d nodedb", pg.ip(), pg.port());
     eprintln!("  curl -H 'Content-Type: application/sql' -d 'SELECT 1' http://{http}/v1/query");
     Ok(())

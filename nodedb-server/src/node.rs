@@ -34,6 +34,7 @@ const SPIN_NS: u64 = 5_000;
 pub struct Addresses {
     pub pg: SocketAddr,
     pub http: SocketAddr,
+    pub native: SocketAddr,
 }
 
 /// A node of this process.
@@ -107,8 +108,9 @@ impl Node {
         let clock = Arc::new(Clock::new(time));
         let snapshots = Snapshots::new(usize::from(layout.workers), clock.clone());
         let depths = Depths::default();
-        let (core_ends, worker_ends, events) = wiring::wire(layout.cores, layout.workers, depths)
-            .map_err(|e| cannot("cannot set up the rings", &e))?;
+        let (core_ends, worker_ends, events) =
+            wiring::wire(layout.cores, layout.workers, depths)
+                .map_err(|e| cannot("cannot set up the rings", &e))?;
         let mut remarks = Vec::new();
         let io = io_choice(config.io, &mut remarks)?;
         let shared = Shared {
@@ -120,8 +122,7 @@ impl Node {
         let cores = start_cores(&layout, io, &template, core_ends, &shared)?;
         let facts = facts(config, manifest.shards, manifest.key_seed()?, &layout);
         let executor = executor(config)?;
-        let node =
-            nodedb_control::node::Node::new(facts, clock, Some(executor), Box::new(die));
+        let node = nodedb_control::node::Node::new(facts, clock, Some(executor), Box::new(die));
         let (pool, workers) = start_workers(worker_ends, &node, &snapshots, &layout, depths)?;
         let served = sockets.serve(&pool, &node);
         let parts = Parts {
@@ -234,9 +235,7 @@ fn io_choice(setting: IoSetting, remarks: &mut Vec<String>) -> Result<IoChoice> 
         (IoSetting::Uring, Err(e)) => Err(cannot("io_uring cannot be used here", &e)
             .with_hint("run with --io auto or --io threads")),
         (IoSetting::Auto, Err(e)) => {
-            remarks.push(format!(
-                "io_uring cannot be used here ({e}); using threads"
-            ));
+            remarks.push(format!("io_uring cannot be used here ({e}); using threads"));
             Ok(IoChoice::Threads)
         }
     }
@@ -331,9 +330,11 @@ fn start_workers(
             let _ = tx.send(boot::boot(&worker).await);
         })
     }))?;
-    let booted = rx
-        .recv()
-        .unwrap_or_else(|_| Err(Failure::internal("the control plane ended while it started")));
+    let booted = rx.recv().unwrap_or_else(|_| {
+        Err(Failure::internal(
+            "the control plane ended while it started",
+        ))
+    });
     match booted {
         Ok(()) => Ok((pool, threads)),
         Err(failure) => {
@@ -348,6 +349,7 @@ fn start_workers(
 struct Sockets {
     pg: TcpListener,
     http: TcpListener,
+    native: TcpListener,
 }
 
 impl Sockets {
@@ -355,8 +357,9 @@ impl Sockets {
         let bind = |port: u16, flag: &str| -> Result<TcpListener> {
             let address = SocketAddr::new(config.listen, port);
             let socket = TcpListener::bind(address).map_err(|e| {
-                cannot(&format!("cannot listen on {address}"), &e)
-                    .with_hint(format!("choose another port with {flag}; 0 takes a free one"))
+                cannot(&format!("cannot listen on {address}"), &e).with_hint(format!(
+                    "choose another port with {flag}; 0 takes a free one"
+                ))
             })?;
             socket
                 .set_nonblocking(true)
@@ -366,6 +369,7 @@ impl Sockets {
         Ok(Sockets {
             pg: bind(config.pg_port, "--pg-port")?,
             http: bind(config.http_port, "--http-port")?,
+            native: bind(config.native_port, "--native-port")?,
         })
     }
 
@@ -378,6 +382,7 @@ impl Sockets {
         let addresses = Addresses {
             pg: local(&self.pg)?,
             http: local(&self.http)?,
+            native: local(&self.native)?,
         };
         let (pg, accepting) = (self.pg, pool.clone());
         pool.submit_to_first(Box::new(move |_| {
@@ -390,6 +395,14 @@ impl Sockets {
                     }
                 };
                 listen::accept(listener, accepting, serve).await;
+            })
+        }))?;
+        let (native, accepting) = (self.native, pool.clone());
+        pool.submit_to_first(Box::new(move |_| {
+            Box::pin(async move {
+                let listener = tokio::net::TcpListener::from_std(native)
+                    .expect("the worker's runtime can watch a socket");
+                listen::accept(listener, accepting, listen::native::serve).await;
             })
         }))?;
         let (http, serving, node) = (self.http, pool.clone(), node.clone());

@@ -3,6 +3,7 @@
 //! One task on the first worker accepts; each connection goes to the worker with the fewest.
 
 pub mod http;
+pub mod native;
 pub mod pgwire;
 
 use std::io::Read;

@@ -123,6 +123,22 @@ impl Session {
         }
     }
 
+    /// Prepares a syntax tree that no text stands for. `shape`: its key in the plan cache, which
+    /// no text can be.
+    pub fn prepare_tree(
+        &self,
+        shape: String,
+        tree: ast::Statement,
+        hints: &[Option<DataType>],
+    ) -> Result<Rc<Prepared>> {
+        let parsed = Parsed {
+            text: shape.into(),
+            offset: 0,
+            statement: Statement::Sql(Box::new(tree)),
+        };
+        self.prepare(&Rc::new(parsed), hints)
+    }
+
     /// Prepares one statement of a text.
     pub fn prepare(&self, parsed: &Rc<Parsed>, hints: &[Option<DataType>]) -> Result<Rc<Prepared>> {
         let version = self.worker.node.catalog.version();
