@@ -64,6 +64,12 @@ impl RowWriter {
             .map_err(internal)
     }
 
+    /// Ends the stream. A reader learns the columns of an answer without rows only now: Arrow's
+    /// decoder looks at a message when bytes behind it have arrived.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.stream.finish().map_err(internal)
+    }
+
     /// What was written since the last call.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(self.stream.get_mut())

@@ -181,7 +181,7 @@ impl Connection {
                         sent += batch.num_rows() as u64;
                         rows.write(&batch).map(|()| true)
                     }
-                    Ok(None) => Ok(false),
+                    Ok(None) => rows.finish().map(|()| false),
                     Err(failure) => Err(failure),
                 };
                 match next {
