@@ -6,9 +6,9 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nodedb_bridge::op::{EngineOp, EngineRank, ordered};
+use nodedb_bridge::op::{EngineOp, EngineRank, ordered, text};
 use nodedb_bridge::plan::{
-    Direction, Order, Output, OutputColumn, RankSpec, SetExpr, SetQuery, Source,
+    Direction, Order, Output, OutputColumn, RankSpec, SetExpr, SetQuery, Source, TextStatistics,
 };
 use nodedb_bridge::reply::Frame;
 use nodedb_types::arrow_map::value_at;
@@ -16,7 +16,7 @@ use nodedb_types::vector::{Metric, distance};
 use nodedb_types::{CommitTs, DataType, Value, key};
 use proptest::prelude::*;
 
-use super::shard::{BY_N, BY_T, Fields, NEAREST, Shard, key_bytes};
+use super::shard::{BY_N, BY_T, Fields, NEAREST, Shard, WORDS, key_bytes};
 use super::{Divisible, Session, flat, query};
 
 /// A write by key: `None` deletes.
@@ -30,6 +30,8 @@ struct Write {
 enum Predicate {
     N(ordered::Op),
     T(ordered::Op),
+    /// A full text query over `t`.
+    Words(text::Query),
     Divisible(i32),
 }
 
@@ -39,7 +41,12 @@ enum By {
     Key(Direction),
     N(Direction),
     T(Direction),
-    Nearest { indexed: bool, to: [i8; 2] },
+    Nearest {
+        indexed: bool,
+        to: [i8; 2],
+    },
+    /// By BM25 of one word.
+    Relevant(&'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -62,7 +69,10 @@ struct Program {
 
 fn fields() -> impl Strategy<Value = Fields> {
     let n = prop::option::weighted(0.8, -3i32..4);
-    let t = prop::option::weighted(0.8, prop::sample::select(vec!["", "a", "ab", "b"]));
+    let t = prop::option::weighted(
+        0.8,
+        prop::sample::select(vec!["", "a", "ab", "b", "a b", "ab a a"]),
+    );
     let v = prop::option::weighted(0.8, (-1i8..2, -1i8..2));
     (n, t, v).prop_map(|(n, t, v)| Fields {
         n,
@@ -99,8 +109,24 @@ fn predicate() -> impl Strategy<Value = Predicate> {
     prop_oneof![
         op((-4i32..5).prop_map(Value::Int4)).prop_map(Predicate::N),
         op(text.prop_map(|t| Value::Text(t.to_owned()))).prop_map(Predicate::T),
+        words().prop_map(Predicate::Words),
         (1i32..4).prop_map(Predicate::Divisible),
     ]
+}
+
+fn words() -> impl Strategy<Value = text::Query> {
+    let word = || prop::sample::select(vec!["a", "ab", "b", "c"]).prop_map(str::to_owned);
+    let leaf = prop_oneof![
+        3 => word().prop_map(text::Query::Word),
+        1 => word().prop_map(text::Query::Prefix),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 1..3).prop_map(text::Query::And),
+            prop::collection::vec(inner.clone(), 0..3).prop_map(text::Query::Or),
+            inner.prop_map(|query| text::Query::Not(Box::new(query))),
+        ]
+    })
 }
 
 fn set(sources: usize) -> impl Strategy<Value = SetExpr> {
@@ -130,6 +156,7 @@ fn by() -> impl Strategy<Value = By> {
             indexed,
             to: [x, y]
         }),
+        prop::sample::select(vec!["a", "ab", "c"]).prop_map(By::Relevant),
     ]
 }
 
@@ -198,6 +225,12 @@ impl Predicate {
         match self {
             Predicate::N(op) => index(BY_N, op),
             Predicate::T(op) => index(BY_T, op),
+            Predicate::Words(query) => Source::Index {
+                index: WORDS,
+                op: EngineOp::Text(text::Op {
+                    query: Arc::new(query.clone()),
+                }),
+            },
             Predicate::Divisible(divisor) => Source::Expression(Arc::new(Divisible {
                 divisor: *divisor,
                 least: i32::MIN,
@@ -209,8 +242,46 @@ impl Predicate {
         match self {
             Predicate::N(op) => holds(op, row.n.map_or(Value::Null, Value::Int4)),
             Predicate::T(op) => holds(op, row.t.map_or(Value::Null, |t| Value::Text(t.to_owned()))),
+            Predicate::Words(query) => row.t.map(|t| says(query, t)),
             Predicate::Divisible(divisor) => row.n.map(|n| n % divisor == 0),
         }
+    }
+}
+
+/// Whether a text answers a query.
+fn says(query: &text::Query, t: &str) -> bool {
+    match query {
+        text::Query::Word(word) => t.split(' ').any(|token| token == word),
+        text::Query::Prefix(start) => t.split(' ').any(|token| token.starts_with(start)),
+        text::Query::Phrase(_) => unreachable!("not generated"),
+        text::Query::And(terms) => terms.iter().all(|term| says(term, t)),
+        text::Query::Or(terms) => terms.iter().any(|term| says(term, t)),
+        text::Query::Not(term) => !says(term, t),
+    }
+}
+
+/// What all shards are said to hold, whatever they do hold: a score takes it from the statement.
+fn statistics() -> TextStatistics {
+    TextStatistics {
+        documents: 50,
+        tokens: 80,
+        document_frequency: vec![7],
+    }
+}
+
+/// BM25 of one word with k1 1.2 and b 0.75.
+fn bm25(word: &str, t: &str) -> f64 {
+    let tokens = t.split(' ').filter(|token| !token.is_empty());
+    let (length, times) = (
+        tokens.clone().count() as f64,
+        tokens.filter(|t| *t == word).count(),
+    );
+    let (documents, mean, df) = (50.0, 80.0 / 50.0, 7.0);
+    let idf = f64::ln(1.0 + (documents - df + 0.5) / (df + 0.5));
+    let norm = 1.2 * (1.0 - 0.75 + 0.75 * length / mean);
+    match times {
+        0 => 0.0,
+        times => idf * times as f64 * (1.2 + 1.0) / (times as f64 + norm),
     }
 }
 
@@ -304,22 +375,37 @@ impl By {
                 index: indexed.then_some(NEAREST),
                 rank: self.rank(),
             }),
+            By::Relevant(_) => Order::Rank(RankSpec {
+                index: Some(WORDS),
+                rank: self.rank(),
+            }),
         }
     }
 
     fn rank(&self) -> EngineRank {
         match self {
             By::Nearest { to: [x, y], .. } => flat::rank([f32::from(*x), f32::from(*y)]),
+            By::Relevant(word) => EngineRank::Text(text::Rank {
+                query: Arc::new(text::Query::Word((*word).to_owned())),
+                statistics: Some(Arc::new(statistics())),
+            }),
             other => panic!("{other:?}"),
         }
     }
 
+    fn is_ranking(&self) -> bool {
+        matches!(self, By::Nearest { .. } | By::Relevant(_))
+    }
+
     fn score(&self, row: &Fields) -> Option<f64> {
-        let By::Nearest { to: [x, y], .. } = self else {
-            return None;
-        };
-        let to = [f32::from(*x), f32::from(*y)];
-        row.v.map(|v| distance(Metric::L2, &to, &v))
+        match self {
+            By::Nearest { to: [x, y], .. } => {
+                let to = [f32::from(*x), f32::from(*y)];
+                row.v.map(|v| distance(Metric::L2, &to, &v))
+            }
+            By::Relevant(word) => row.t.map(|t| bm25(word, t)),
+            _ => None,
+        }
     }
 
     fn compare(&self, a: &Wanted, b: &Wanted) -> Ordering {
@@ -341,6 +427,10 @@ impl By {
             By::Nearest { .. } => {
                 let score = |row| self.score(row).unwrap_or(f64::INFINITY);
                 score(&a.fields).total_cmp(&score(&b.fields))
+            }
+            By::Relevant(_) => {
+                let score = |row| self.score(row).unwrap_or(f64::NEG_INFINITY);
+                score(&b.fields).total_cmp(&score(&a.fields))
             }
         };
         first.then(key_bytes(a.id).cmp(&key_bytes(b.id)))
@@ -376,7 +466,7 @@ fn columns(program: &Program) -> Vec<OutputColumn> {
         OutputColumn::Shard,
     ];
     columns.extend((0..program.predicates.len()).map(OutputColumn::Truth));
-    if let By::Nearest { .. } = program.by {
+    if program.by.is_ranking() {
         columns.push(OutputColumn::Score);
     }
     columns
@@ -401,7 +491,7 @@ fn line(program: &Program, row: &Wanted) -> Vec<Value> {
             .iter()
             .map(|p| boolean(p.value(&row.fields))),
     );
-    if let By::Nearest { .. } = program.by {
+    if program.by.is_ranking() {
         cells.push(
             program
                 .by
@@ -512,13 +602,13 @@ proptest! {
         past in writes(120),
         meanwhile in writes(150),
         limit in 1u64..6,
-        to in prop::array::uniform2(-1i8..2),
+        by in by().prop_filter("only rankings", By::is_ranking),
     ) {
         check(&Program {
             past,
             meanwhile,
             set: SetExpr::All,
-            by: By::Nearest { indexed: true, to },
+            by,
             limit: Some(limit),
             count: false,
             units: 5,

@@ -28,6 +28,7 @@ pub(super) const TYPES: [DataType; 4] = [
 pub(super) const BY_N: IndexId = IndexId(1);
 pub(super) const BY_T: IndexId = IndexId(2);
 pub(super) const NEAREST: IndexId = IndexId(3);
+pub(super) const WORDS: IndexId = IndexId(4);
 
 pub(super) fn collection() -> Collection {
     let columns = ["id", "n", "t", "v"].into_iter().zip(TYPES);
@@ -126,6 +127,9 @@ impl Shard {
             (id, engine::open(&index, &collection).unwrap())
         });
         let mut indexes: BTreeMap<_, _> = ordered.into_iter().collect();
+        let mut words = index(WORDS, "fulltext", 2);
+        words.options = vec![("analyzer".to_owned(), "simple".to_owned())];
+        indexes.insert(WORDS, engine::open(&words, &collection).unwrap());
         indexes.insert(NEAREST, flat::open(&index(NEAREST, "flat", 3)));
         Rc::new(Shard {
             id: ShardId(id),
