@@ -10,7 +10,7 @@ use nodedb_types::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Name of a setting's flag: dashes for underscores.
-fn flag(name: &'static str) -> String {
+fn flag(name: &str) -> String {
     name.replace('_', "-")
 }
 

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nodedb_bridge::account::MemoryAccount;
 use nodedb_bridge::clock::{Clock, SnapshotSlot};
+use nodedb_bridge::port::StreamReader;
 use nodedb_bridge::request::Statement;
 use nodedb_query::catalog::SessionInfo;
 use nodedb_query::plan::{Environment, RowIds};
@@ -45,6 +46,8 @@ pub struct Node {
     /// Threads for relational plans; without them such a plan runs where its rows are read.
     pub executor: Option<nodedb_query::Executor>,
     pub row_ids: RowIds,
+    /// Serves change streams; plugged in by whoever runs the event plane.
+    pub streams: OnceLock<Arc<dyn StreamReader>>,
     /// Called when a decision may or may not be durable: the process must not go on.
     pub fatal: Box<dyn Fn(&Failure) + Send + Sync>,
 }
@@ -84,6 +87,7 @@ impl Node {
             sessions: Arc::new(Registry::default()),
             counters: Counters::default(),
             executor,
+            streams: OnceLock::new(),
             // A row without a key is named by a timestamp, which no other row ever gets.
             row_ids: Arc::new(move || ids.next().0),
             clock,

@@ -11,15 +11,19 @@
 //! | [`read`] | queries: keys, sets, the relational executor |
 //! | [`utility`] | schema changes, settings, jobs, descriptions |
 //! | [`copy`] | `COPY … FROM STDIN` |
+//! | [`explain`] | `EXPLAIN [ANALYZE]` |
+//! | [`stream`] | `SELECT * FROM STREAM` |
 //! | [`cancel`], [`registry`] | stopping statements |
 
 pub mod cancel;
 pub mod copy;
 pub mod execution;
+pub mod explain;
 pub mod plans;
 pub mod read;
 pub mod registry;
 pub mod settings;
+pub mod stream;
 pub mod utility;
 
 use std::rc::Rc;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use nodedb_bridge::request::Op;
-use nodedb_query::Bound;
 use nodedb_query::catalog::{ResultColumn, similar};
 use nodedb_types::arrow_map::BatchBuilder;
 use nodedb_types::limits::STREAM_RETENTION_BYTES;
@@ -16,7 +15,7 @@ use super::cancel::Limits;
 use super::execution::{Execution, Tag};
 use super::plans::Prepared;
 use super::settings::Settings;
-use super::{Session, copy};
+use super::{Session, copy, stream};
 use crate::catalog::change::{self, Outcome};
 use crate::catalog::job::JobState;
 use crate::runtime;
@@ -62,7 +61,7 @@ fn columns(list: &[(&str, DataType)]) -> Arc<[ResultColumn]> {
 
 const TEXT: DataType = DataType::Text(None);
 
-pub fn explain_columns() -> Arc<[ResultColumn]> {
+pub(super) fn explain_columns() -> Arc<[ResultColumn]> {
     columns(&[("QUERY PLAN", TEXT)])
 }
 
@@ -113,7 +112,7 @@ fn all_settings_columns() -> Arc<[ResultColumn]> {
 }
 
 /// Makes rows of values that have the columns' types.
-pub fn rows(columns: &[ResultColumn], rows: Vec<Vec<Value>>) -> Result<Vec<RecordBatch>> {
+pub(super) fn rows(columns: &[ResultColumn], rows: Vec<Vec<Value>>) -> Result<Vec<RecordBatch>> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -131,7 +130,7 @@ pub fn rows(columns: &[ResultColumn], rows: Vec<Vec<Value>>) -> Result<Vec<Recor
     Ok(vec![builder.finish()?])
 }
 
-fn text(value: impl Into<String>) -> Value {
+pub(super) fn text(value: impl Into<String>) -> Value {
     Value::Text(value.into())
 }
 
@@ -208,9 +207,7 @@ impl Session {
             Statement::ShowJobs => Some(job_columns()),
             Statement::ShowCollections => Some(collections_columns()),
             Statement::Describe { .. } => Some(describe_columns()),
-            Statement::ReadStream { .. } => {
-                return Err(Failure::unsupported("reading a change stream"));
-            }
+            Statement::ReadStream { .. } => Some(stream::columns()),
             Statement::CreateStream { .. } | Statement::DropStream { .. } => None,
         })
     }
@@ -262,7 +259,9 @@ impl Session {
                 let done = Execution::done(Tag::Plain("DROP CHANGE STREAM"));
                 Ok(done.with_notices(notices))
             }
-            Statement::ReadStream { .. } => Err(Failure::unsupported("reading a change stream")),
+            Statement::ReadStream { name, since, limit } => {
+                stream::read(self, name, since.as_ref(), limit.as_ref(), limits).await
+            }
         }
     }
 
@@ -535,18 +534,6 @@ impl Session {
         let columns = describe_columns();
         let batches = rows(&columns, values)?;
         Ok(Execution::ready(columns, Tag::Plain("DESCRIBE"), batches))
-    }
-
-    /// `EXPLAIN [ANALYZE]`.
-    pub(super) async fn explain(
-        &self,
-        bound: &Arc<Bound>,
-        analyze: bool,
-        parameters: &[Value],
-        limits: &Limits,
-    ) -> Result<Execution> {
-        let _ = (bound, analyze, parameters, limits);
-        Err(Failure::unsupported("EXPLAIN"))
     }
 }
 

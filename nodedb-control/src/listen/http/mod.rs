@@ -1,4 +1,4 @@
-//! HTTP: `POST /v1/query`, `/healthz`, `/metrics`.
+//! HTTP: `POST /v1/query`, `/v1/streams/{name}/events`, `/healthz`, `/metrics`.
 //!
 //! A request is one statement in a session of its own. The server's futures may move between
 //! threads, sessions may not; so a request is handed to a worker, whose session sends the body's
@@ -7,6 +7,7 @@
 //! site cannot reach it through a name that it controls.
 
 mod body;
+mod events;
 mod metrics;
 mod request;
 
@@ -52,6 +53,7 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
     };
     let router = Router::new()
         .route("/v1/query", post(query))
+        .route("/v1/streams/{name}/events", get(events::events))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, &not_found()) })
@@ -71,7 +73,7 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
 
 fn not_found() -> Failure {
     Failure::new(SqlState::UndefinedObject, "no such resource")
-        .with_hint("POST /v1/query, GET /healthz, GET /metrics")
+        .with_hint("POST /v1/query, GET /v1/streams/{name}/events, GET /healthz, GET /metrics")
 }
 
 /// Lets a request pass that names this server by address or as localhost.
@@ -160,16 +162,22 @@ async fn query(State(server): State<Server>, headers: HeaderMap, body: Bytes) ->
     }
     match begun.await {
         Ok(Ok(())) => {
-            let pieces = futures::stream::unfold(pieces, |mut pieces| async move {
-                let piece = pieces.recv().await?;
-                Some((Ok::<_, std::convert::Infallible>(piece), pieces))
-            });
             let kind = [(header::CONTENT_TYPE, shape.content_type())];
-            (kind, Body::from_stream(pieces)).into_response()
+            (kind, Body::from_stream(self::pieces(pieces))).into_response()
         }
         Ok(Err(failure)) => failed(&failure),
         Err(_) => failed(&stopping()),
     }
+}
+
+/// A channel's pieces as a body.
+fn pieces(
+    pieces: mpsc::Receiver<Bytes>,
+) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    futures::stream::unfold(pieces, |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok(piece), pieces))
+    })
 }
 
 /// Runs the statement and sends the body. Before its first piece a failure decides the status;

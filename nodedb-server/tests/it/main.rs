@@ -1,0 +1,6 @@
+//! A whole node in this process, spoken to as clients do.
+
+mod http;
+mod key;
+mod node;
+mod protocol;
