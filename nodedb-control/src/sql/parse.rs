@@ -111,7 +111,8 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
 
 /// `CREATE COLLECTION` is `CREATE TABLE` by another name, and so for `DROP`; the words are
 /// exchanged as tokens, so that the rest is one grammar.
-fn ours_to_theirs(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+fn ours_to_theirs(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut tokens = join_operators(tokens);
     let words: Vec<usize> = (0..tokens.len())
         .filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_)))
         .collect();
@@ -126,6 +127,25 @@ fn ours_to_theirs(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         at_start = tokens[first].token == Token::SemiColon;
     }
     tokens
+}
+
+/// pgvector's `<+>` comes as three tokens, and its `<=>` as another system's comparison, which
+/// would bind less tightly than PostgreSQL's other operators do.
+fn join_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for mut token in tokens {
+        let operator = |symbol: &str| Token::CustomBinaryOperator(symbol.to_owned());
+        match (&token.token, &joined[..]) {
+            (Token::Spaceship, _) => token.token = operator("<=>"),
+            (Token::Gt, [.., lt, plus]) if lt.token == Token::Lt && plus.token == Token::Plus => {
+                token = TokenWithSpan::new(operator("<+>"), lt.span);
+                joined.truncate(joined.len() - 2);
+            }
+            _ => {}
+        }
+        joined.push(token);
+    }
+    joined
 }
 
 fn is_keyword(token: &Token, keyword: Keyword) -> bool {

@@ -44,10 +44,11 @@ fn by_arrow(op: CompareOp, l: &Evaluated, r: &Evaluated, rows: usize) -> Result<
         CompareOp::Gt => cmp::gt,
         CompareOp::GtEq => cmp::gt_eq,
     };
-    // Scalars must not both be such, or the kernel gives one row.
-    let (ls, rs) = (Scalar::new(l.array.clone()), Scalar::new(r.array.clone()));
-    let left: &dyn Datum = if l.scalar && rows != 1 { &ls } else { &l.array };
-    let right: &dyn Datum = if r.scalar && rows != 1 { &rs } else { &r.array };
+    // Two scalars compare as arrays of one row; else a scalar is told apart.
+    let scalar = |e: &Evaluated| (e.scalar && rows != 1).then(|| Scalar::new(e.array.clone()));
+    let (ls, rs) = (scalar(l), scalar(r));
+    let left: &dyn Datum = ls.as_ref().map_or(&l.array, |s| s);
+    let right: &dyn Datum = rs.as_ref().map_or(&r.array, |s| s);
     f(left, right).map_err(arrow_failure)
 }
 
