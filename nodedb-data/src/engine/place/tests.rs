@@ -1,3 +1,5 @@
+//! Place indexes against a scan of their rows, under random writes, merges and tiny budgets.
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::Waker;

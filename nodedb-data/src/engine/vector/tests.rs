@@ -1,3 +1,5 @@
+//! Vector indexes against a scan of their rows, under random writes, merges and tiny budgets.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
