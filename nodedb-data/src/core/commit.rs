@@ -24,7 +24,9 @@ use crate::shard::effect::RowEffect;
 use crate::shard::schema_codec::SchemaRecord;
 use crate::shard::table::Table;
 use crate::wal::codec::{FRAME_HEADER_BYTES, RECORD_HEADER_BYTES};
-use crate::wal::{Durable, FlushFailed, Record, RecordHeader, RecordKind, WalError};
+use crate::wal::{
+    ChainId, Durable, FlushFailed, Position, Record, RecordHeader, RecordKind, WalError,
+};
 
 /// Idle time after the last write before the log is sealed.
 const SEAL_AFTER_NS: u64 = 20_000_000;
@@ -119,6 +121,14 @@ pub struct Work {
 }
 
 impl State {
+    /// The chain that this core writes.
+    pub fn chain(&self) -> ChainId {
+        ChainId {
+            epoch: self.config.epoch,
+            core: self.config.core,
+        }
+    }
+
     /// Waits until records of `bytes` fit the log's open group; the caller appends in the same
     /// turn. Fails when they never will, or when the node is read-only.
     pub async fn reserve(&self, bytes: usize) -> Result<()> {
@@ -272,9 +282,10 @@ impl State {
                 more.await;
                 continue;
             };
+            let at = durable.position();
             let work = durable.into_value();
             self.apply_allowed().await;
-            match self.apply(&work).await {
+            match self.apply(&work, at).await {
                 Ok(()) => work.ticket.finish(Ok(())),
                 Err(failure) => {
                     // Rows that are durable cannot be applied: the core must not go on.
@@ -287,7 +298,7 @@ impl State {
         }
     }
 
-    async fn apply(&self, work: &Work) -> Result<()> {
+    async fn apply(&self, work: &Work, at: Position) -> Result<()> {
         match &work.what {
             What::Rows {
                 owner,
@@ -312,7 +323,11 @@ impl State {
                 Ok(())
             }
             What::Schema(shards, record) => self.apply_schema(shards, record),
-            What::Lease(_) | What::Nothing | What::Prepared(_) => Ok(()),
+            What::Prepared(transaction) => {
+                transaction.note_prepared(&work.ticket.lsns, self.chain(), at);
+                Ok(())
+            }
+            What::Lease(_) | What::Nothing => Ok(()),
         }
     }
 

@@ -113,7 +113,7 @@ impl Core {
             spawner: executor.spawner(),
             waiters: Rc::default(),
             doorbells: Rc::new(RefCell::new(ends.doorbells)),
-            emitter: Emitter::new(ends.events, ends.event_wake, ends.low),
+            emitter: Emitter::new(ends.events, ends.event_wake, ends.low, ends.log_end),
             upcalls: RefCell::new(ends.upcalls),
             upcall_wake: ends.upcall_wake,
             upcalls_waiting: RefCell::default(),

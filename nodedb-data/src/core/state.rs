@@ -209,11 +209,13 @@ impl State {
         self.active.borrow_mut().retain(|o| !Rc::ptr_eq(o, owner));
     }
 
-    /// Publishes the timestamp below which every commit of this core was emitted.
+    /// Publishes the timestamp below which every commit of this core was emitted, and how far its
+    /// log is durable.
     pub fn publish_low(&self) {
         let active = self.active.borrow();
         let low = active.iter().filter_map(|o| o.lower_bound()).min();
-        self.emitter.publish_low(low.unwrap_or(CommitTs(u64::MAX)));
+        let low = low.unwrap_or(CommitTs(u64::MAX));
+        self.emitter.publish(low, self.wal().durable_end());
     }
 
     /// Waits for the end of a logged piece of work.

@@ -15,7 +15,8 @@ use nodedb_bridge::plan::{Conclude, Decide, Expected, Outcome, Prepare, StageRow
 use nodedb_bridge::reply::Frame;
 use nodedb_bridge::request::Statement;
 use nodedb_types::{
-    ActorId, CommitTs, Failure, Lsn, Result, SchemaVersion, ShardId, SqlState, Surrogate, TxnId,
+    ActorId, CommitTs, CoreId, Failure, Lsn, Result, SchemaVersion, ShardId, SqlState, Surrogate,
+    TxnId,
 };
 
 use super::commit::{Draft, Part, RECORDS_BYTES_MAX, Ticket, What};
@@ -26,7 +27,7 @@ use crate::shard::claim::{Claimed, Found, Newest, Owner, Phase};
 use crate::shard::effect::{self, RowEffect};
 use crate::shard::fields::Fields;
 use crate::shard::table::Table;
-use crate::wal::RecordKind;
+use crate::wal::{ChainId, Position, RecordKind};
 
 /// Units for checking a staged row.
 const CHECK_UNITS: u32 = 10;
@@ -51,10 +52,74 @@ pub struct Transaction {
     stage: Cell<Stage>,
     staged: RefCell<Vec<Staged>>,
     parts: RefCell<Rc<Vec<Part>>>,
-    /// Of each shard's last Prepare record.
-    prepared_at: RefCell<Vec<(ShardId, Lsn)>>,
+    prepared_at: RefCell<Vec<PreparedAt>>,
     account: Option<Arc<MemoryAccount>>,
     charged: Cell<usize>,
+}
+
+/// Where the rows of a transaction in one shard stand in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedAt {
+    pub shard: ShardId,
+    /// Of the last Prepare record.
+    pub lsn: Lsn,
+    pub chain: ChainId,
+    /// Of each frame with a Prepare record, in log order.
+    pub frames: Vec<Position>,
+}
+
+impl PreparedAt {
+    /// The payload of an outcome: LSN (8), epoch (4) and core (2) of the chain, number of frames
+    /// (2), position of each (8).
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let count =
+            u16::try_from(self.frames.len()).expect("a statement takes some hundred frames");
+        out.extend_from_slice(&self.lsn.0.to_le_bytes());
+        out.extend_from_slice(&self.chain.epoch.to_le_bytes());
+        out.extend_from_slice(&self.chain.core.0.to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
+        for frame in &self.frames {
+            out.extend_from_slice(&frame.to_bits().to_le_bytes());
+        }
+    }
+
+    /// Reads the payload of an outcome in `shard`.
+    pub fn decode(shard: ShardId, payload: &[u8]) -> Result<PreparedAt> {
+        let fields = &mut Fields::new(payload);
+        let lsn = Lsn(fields.u64()?);
+        let chain = ChainId {
+            epoch: fields.u32()?,
+            core: CoreId(fields.u16()?),
+        };
+        let count = fields.u16()?;
+        let frames = (0..count).map(|_| Ok(Position::from_bits(fields.u64()?)));
+        let frames = frames.collect::<Result<_>>()?;
+        fields.end()?;
+        Ok(PreparedAt {
+            shard,
+            lsn,
+            chain,
+            frames,
+        })
+    }
+
+    /// Notes another Prepare record.
+    pub fn note(all: &mut Vec<PreparedAt>, shard: ShardId, lsn: Lsn, chain: ChainId, at: Position) {
+        match all.iter_mut().find(|p| p.shard == shard) {
+            Some(known) => {
+                known.lsn = lsn;
+                if known.frames.last() != Some(&at) {
+                    known.frames.push(at);
+                }
+            }
+            None => all.push(PreparedAt {
+                shard,
+                lsn,
+                chain,
+                frames: vec![at],
+            }),
+        }
+    }
 }
 
 struct Staged {
@@ -101,7 +166,7 @@ impl Transaction {
         id: TxnId,
         actor: ActorId,
         parts: Vec<Part>,
-        prepared_at: Vec<(ShardId, Lsn)>,
+        prepared_at: Vec<PreparedAt>,
     ) -> Rc<Transaction> {
         let transaction = Transaction::new(id, actor, None);
         transaction.stage.set(Stage::Prepared);
@@ -127,11 +192,12 @@ impl Transaction {
         Ok(())
     }
 
-    /// The last Prepare record of each shard is the one that its outcome names.
-    fn note_prepared(&self, lsns: &[(ShardId, Lsn)]) {
+    /// A Prepare record of the transaction is durable.
+    pub fn note_prepared(&self, lsns: &[(ShardId, Lsn)], chain: ChainId, at: Position) {
         let mut prepared_at = self.prepared_at.borrow_mut();
-        prepared_at.retain(|(shard, _)| lsns.iter().all(|(s, _)| s != shard));
-        prepared_at.extend_from_slice(lsns);
+        for &(shard, lsn) in lsns {
+            PreparedAt::note(&mut prepared_at, shard, lsn, chain, at);
+        }
     }
 
     /// The records of its outcome: one for each shard that it has prepared.
@@ -140,11 +206,15 @@ impl Transaction {
             Outcome::Committed(ts) => (RecordKind::Decided, ts),
             Outcome::Aborted => (RecordKind::Abort, CommitTs::default()),
         };
-        let draft = |&(shard, lsn): &(ShardId, Lsn)| Draft {
-            commit_ts,
-            txn: self.id,
-            actor: self.actor,
-            ..Draft::new(kind, shard, lsn.0.to_le_bytes().to_vec())
+        let draft = |prepared: &PreparedAt| {
+            let mut payload = Vec::new();
+            prepared.encode(&mut payload);
+            Draft {
+                commit_ts,
+                txn: self.id,
+                actor: self.actor,
+                ..Draft::new(kind, prepared.shard, payload)
+            }
         };
         self.prepared_at.borrow().iter().map(draft).collect()
     }
@@ -375,7 +445,6 @@ impl State {
                 let bytes = draft.bytes();
                 self.reserve(bytes).await?;
                 let ticket = self.append(&[draft], What::Prepared(transaction.clone()))?;
-                transaction.note_prepared(&ticket.lsns);
                 tickets.push(ticket);
                 self.spend((bytes / COPY_BYTES_PER_UNIT) as u32 + 1).await;
             }

@@ -4,19 +4,25 @@
 //! ring to the event plane is full, batches are left out until a word about it fits in; they are
 //! in the log. Nothing here waits, so a slow subscriber never slows a write.
 
+pub mod log;
+
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nodedb_bridge::event::{Emitted, EventBatch, LowMark};
 use nodedb_bridge::wake::Wake;
 use nodedb_types::CommitTs;
+
+use crate::wal::Position;
 
 /// A core's end of its event ring.
 pub struct Emitter {
     ring: RefCell<rtrb::Producer<Emitted>>,
     wake: Arc<Wake>,
     low: Arc<LowMark>,
+    /// Up to where the log is durable, for who reads it beside the writer.
+    log_end: Arc<AtomicU64>,
     /// The first commit that was left out and not spoken of yet.
     left_out: Cell<Option<CommitTs>>,
     /// Something was put into the ring since the last wake.
@@ -24,8 +30,14 @@ pub struct Emitter {
 }
 
 impl Emitter {
-    pub fn new(ring: rtrb::Producer<Emitted>, wake: Arc<Wake>, low: Arc<LowMark>) -> Emitter {
+    pub fn new(
+        ring: rtrb::Producer<Emitted>,
+        wake: Arc<Wake>,
+        low: Arc<LowMark>,
+        log_end: Arc<AtomicU64>,
+    ) -> Emitter {
         Emitter {
+            log_end,
             ring: RefCell::new(ring),
             wake,
             low,
@@ -61,9 +73,11 @@ impl Emitter {
         pushed
     }
 
-    /// Publishes that every commit below `low` has left. It is stored after the batches were
-    /// pushed, so who sees the mark finds them in the ring.
-    pub fn publish_low(&self, low: CommitTs) {
+    /// Publishes that every commit below `low` has left, and that the log is durable up to
+    /// `log_end`. The mark is stored after the batches were pushed and after the log's end, so who
+    /// sees it finds them in the ring or in the log.
+    pub fn publish(&self, low: CommitTs, log_end: Position) {
+        self.log_end.store(log_end.to_bits(), Ordering::SeqCst);
         if self.low.low.load(Ordering::Relaxed) != low.0 {
             self.low.low.store(low.0, Ordering::SeqCst);
             self.rung.set(true);
@@ -87,8 +101,6 @@ impl Emitter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU64;
-
     use nodedb_types::{CoreId, Lsn, ShardId};
 
     use super::*;
@@ -100,7 +112,8 @@ mod tests {
             core: CoreId(0),
             low: AtomicU64::new(0),
         });
-        let emitter = Emitter::new(tx, Wake::new().unwrap(), low.clone());
+        let log_end = Arc::new(AtomicU64::new(0));
+        let emitter = Emitter::new(tx, Wake::new().unwrap(), low.clone(), log_end.clone());
         let batch = |ts| EventBatch {
             shard: ShardId(1),
             lsn: Lsn(ts),
@@ -119,7 +132,8 @@ mod tests {
             Ok(Emitted::Overflow { from: CommitTs(3) })
         ));
         assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(6)));
-        emitter.publish_low(CommitTs(9));
+        emitter.publish(CommitTs(9), Position::new(1, 4096));
+        assert_eq!(log_end.load(Ordering::SeqCst), (1 << 32) | 4096);
         emitter.hold_low(CommitTs(7));
         assert_eq!(low.low.load(Ordering::SeqCst), 7);
         emitter.hold_low(CommitTs(8));

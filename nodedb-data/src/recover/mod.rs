@@ -23,7 +23,7 @@ use nodedb_types::{CommitTs, Result, TxnId};
 use crate::core::state::State;
 use crate::core::transaction::Transaction;
 use crate::shard::schema_codec::SchemaRecord;
-use crate::wal::{Chain, ChainEnd, ChainId, ChainReader, Wal, WalConfig, open_dir, scan_chains};
+use crate::wal::{Chain, ChainEnd, ChainReader, Wal, WalConfig, open_dir, scan_chains};
 use replay::Replay;
 
 /// Recovers the core; its failure breaks the core.
@@ -49,11 +49,7 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
         });
     }
     let open = replay.finish()?;
-    let id = ChainId {
-        epoch: config.epoch,
-        core: config.core,
-    };
-    let mut wal_config = WalConfig::new(dir.clone(), config.database, id);
+    let mut wal_config = WalConfig::new(dir.clone(), config.database, state.chain());
     if config.small_segments {
         wal_config.segment_bytes_max = wal_config.first_segment_bytes;
     }
@@ -76,7 +72,7 @@ async fn read_chain(
     let mut reader = ChainReader::new(state.io.clone(), dir, state.config.database, chain, None);
     while let Some(frame) = reader.next().await? {
         for record in frame.records() {
-            replay.record(&record).await?;
+            replay.record(&record, chain.id, frame.position()).await?;
         }
     }
     Ok(reader.end())

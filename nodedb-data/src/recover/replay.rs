@@ -6,29 +6,29 @@ use std::rc::Rc;
 use nodedb_bridge::plan::Extent;
 use nodedb_types::limits::EXTENT_SMALL;
 use nodedb_types::{
-    ActorId, CollectionId, CommitTs, Failure, Lsn, Result, SchemaVersion, ShardId, SqlState,
-    Surrogate, TxnId,
+    ActorId, CollectionId, CommitTs, Failure, Result, SchemaVersion, ShardId, SqlState, Surrogate,
+    TxnId,
 };
 
 use crate::core::commit::Part;
 use crate::core::state::State;
-use crate::core::transaction::{Transaction, participants};
+use crate::core::transaction::{PreparedAt, Transaction, participants};
 use crate::shard::apply::Commit;
 use crate::shard::effect::{self, RowEffect};
 use crate::shard::fields::{Fields, malformed};
 use crate::shard::schema_codec::{decode_lease, decode_step};
-use crate::wal::{Record, RecordHeader, RecordKind};
+use crate::wal::{ChainId, Position, Record, RecordHeader, RecordKind};
 
 /// Rows of a transaction that are prepared in one shard.
 struct Prepared {
     actor: ActorId,
     parts: Vec<(CollectionId, SchemaVersion, Vec<RowEffect>)>,
-    /// Of its last Prepare record.
-    lsn: Lsn,
+    /// One entry, for the one shard.
+    at: Vec<PreparedAt>,
 }
 
 /// What is known of a transaction without an outcome: who wrote it, its rows, its Prepare records.
-type Open = (ActorId, Vec<Part>, Vec<(ShardId, Lsn)>);
+type Open = (ActorId, Vec<Part>, Vec<PreparedAt>);
 
 /// The state of a replay over all chains.
 pub struct Replay {
@@ -53,7 +53,12 @@ impl Replay {
     }
 
     /// Applies one record, if it is of this core's business.
-    pub async fn record(&mut self, record: &Record<'_>) -> Result<()> {
+    pub async fn record(
+        &mut self,
+        record: &Record<'_>,
+        chain: ChainId,
+        at: Position,
+    ) -> Result<()> {
         let header = &record.header;
         self.state.clock.observe(header.commit_ts);
         self.state.clock.observe(CommitTs(header.txn.0));
@@ -84,7 +89,7 @@ impl Replay {
                 self.apply(header, header.actor, &[(collection, schema, effects)])
                     .await
             }
-            RecordKind::Prepare => self.prepare(header, record.payload),
+            RecordKind::Prepare => self.prepare(header, record.payload, chain, at),
             RecordKind::Decided => {
                 let open = self.prepared.remove(&(header.txn, header.shard));
                 let open = open.ok_or_else(|| malformed("an outcome without its Prepare"))?;
@@ -106,7 +111,13 @@ impl Replay {
         }
     }
 
-    fn prepare(&mut self, header: &RecordHeader, payload: &[u8]) -> Result<()> {
+    fn prepare(
+        &mut self,
+        header: &RecordHeader,
+        payload: &[u8],
+        chain: ChainId,
+        at: Position,
+    ) -> Result<()> {
         let mut fields = Fields::new(payload);
         participants(&mut fields)?;
         let effects = effect::decode(&mut fields)?;
@@ -116,9 +127,9 @@ impl Replay {
         let prepared = self.prepared.entry(place).or_insert_with(|| Prepared {
             actor: header.actor,
             parts: Vec::new(),
-            lsn: header.lsn,
+            at: Vec::new(),
         });
-        prepared.lsn = header.lsn;
+        PreparedAt::note(&mut prepared.at, header.shard, header.lsn, chain, at);
         prepared
             .parts
             .push((header.collection, header.schema_version, effects));
@@ -190,9 +201,8 @@ impl Replay {
         let mut open: BTreeMap<TxnId, Open> = BTreeMap::new();
         for ((txn, shard), prepared) in self.prepared {
             let entry = open.entry(txn);
-            let (_, parts, lsns) =
-                entry.or_insert_with(|| (prepared.actor, Vec::new(), Vec::new()));
-            lsns.push((shard, prepared.lsn));
+            let (_, parts, at) = entry.or_insert_with(|| (prepared.actor, Vec::new(), Vec::new()));
+            at.extend(prepared.at);
             for (collection, schema, effects) in prepared.parts {
                 if let Some(table) = state.shard(shard)?.table(collection) {
                     parts.push(Part {
@@ -203,8 +213,8 @@ impl Replay {
                 }
             }
         }
-        let outcome = |(txn, (actor, parts, lsns))| {
-            let transaction = Transaction::recovered(txn, actor, parts, lsns);
+        let outcome = |(txn, (actor, parts, at))| {
+            let transaction = Transaction::recovered(txn, actor, parts, at);
             (transaction, self.decisions.get(&txn).copied())
         };
         Ok(open.into_iter().map(outcome).collect())

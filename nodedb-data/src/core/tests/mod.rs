@@ -6,5 +6,6 @@ mod indexes;
 mod keys;
 mod machine;
 mod model;
+mod streams;
 mod threads;
 mod transactions;
