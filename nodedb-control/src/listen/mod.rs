@@ -24,7 +24,8 @@ where
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(_) => {
-                // Out of file descriptors, or a client that is gone already: others go on.
+                // reason: out of file descriptors, or a client that is gone already; nothing tells
+                // when one is free again.
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 continue;
             }

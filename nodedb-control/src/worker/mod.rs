@@ -40,6 +40,7 @@ impl Runtime for TokioRuntime {
 
     fn sleep_until(&self, ns: u64) -> LocalBoxFuture<'static, ()> {
         let left = ns.saturating_sub(self.time.monotonic_ns());
+        // reason: this is how a worker sleeps until a deadline.
         Box::pin(tokio::time::sleep(Duration::from_nanos(left)))
     }
 

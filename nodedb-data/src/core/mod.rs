@@ -12,6 +12,7 @@ pub mod check;
 pub mod commit;
 pub mod config;
 pub mod executor;
+mod ffi;
 pub mod latch;
 mod output;
 mod read;

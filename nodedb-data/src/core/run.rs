@@ -13,6 +13,7 @@ use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::Failure;
 
+use super::ffi::{pin_to, thread_cpu_ns};
 use super::{Core, CoreConfig, Progress, Shared};
 use crate::io::Io;
 use crate::io::threads::ThreadIo;
@@ -60,6 +61,7 @@ impl CoreThread {
         let ready = Arc::new(AtomicBool::new(false));
         let wake = ends.wake.clone();
         let (stopped, is_ready) = (stop.clone(), ready.clone());
+        // reason: this is the core's own thread, started before its first turn.
         let thread = std::thread::Builder::new()
             .name(format!("ndb-core-{}", config.core))
             .spawn(move || {
@@ -174,26 +176,4 @@ fn open_io(choice: IoChoice, wake: &Arc<Wake>) -> Result<Box<dyn Io>, Failure> {
             format!("a core's files could not be set up: {error}"),
         )
     })
-}
-
-/// CPU time of the calling thread, nanoseconds.
-fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a timespec of this frame.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    debug_assert_eq!(done, 0);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Keeps the calling thread on one processor. A host that forbids it loses only speed.
-fn pin_to(cpu: usize) {
-    // SAFETY: a cpu_set_t is plain bits, for which zeros are the empty set.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: CPU_SET checks the index against the set's size.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is initialised and its size is given; 0 is the calling thread.
-    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }

@@ -1,5 +1,10 @@
 //! SELECT, VALUES, set operations, ORDER BY, LIMIT, and queries used as values.
 
+mod label;
+mod subquery;
+
+pub(super) use label::output_name;
+
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, Spanned};
 
@@ -687,114 +692,6 @@ impl Binder<'_> {
         }
         Ok(keys)
     }
-
-    pub(super) fn scalar_subquery(&mut self, query: &ast::Query) -> Result<Expr> {
-        let query = self.inner(query)?;
-        if query.columns.len() != 1 {
-            return Err(Failure::new(
-                SqlState::SyntaxError,
-                "subquery must return only one column",
-            ));
-        }
-        Ok(subquery(SubqueryKind::Scalar, query, None))
-    }
-
-    /// `string_agg` over the only column of a query, in its order.
-    pub(super) fn aggregated_subquery(
-        &mut self,
-        query: &ast::Query,
-        separator: Expr,
-    ) -> Result<Expr> {
-        let query = self.inner(query)?;
-        let [(id, column)] = &query.columns[..] else {
-            return Err(Failure::new(
-                SqlState::SyntaxError,
-                "subquery must return only one column",
-            ));
-        };
-        let text = DataType::Text(None);
-        let element = self.coerce(Expr::column(*id, column.data_type), text)?;
-        let result = self.column_id();
-        // The order of the query is that of the elements.
-        let order = match &query.rel {
-            Rel::Sort { keys, .. } => keys.clone(),
-            _ => Vec::new(),
-        };
-        let call = AggregateCall {
-            kind: AggregateKind::StringAgg,
-            arguments: vec![element, separator],
-            distinct: false,
-            filter: None,
-            order,
-            returns: text,
-        };
-        let column = ResultColumn {
-            name: "array_to_string".to_owned(),
-            data_type: text,
-        };
-        let query = Query {
-            rel: Rel::Aggregate {
-                input: Box::new(query.rel),
-                keys: Vec::new(),
-                sets: None,
-                aggregates: vec![(result, call)],
-            },
-            columns: vec![(result, column)],
-        };
-        Ok(subquery(SubqueryKind::Scalar, query, None))
-    }
-
-    pub(super) fn exists(&mut self, query: &ast::Query) -> Result<Expr> {
-        let query = self.inner(query)?;
-        Ok(subquery(SubqueryKind::Exists, query, None))
-    }
-
-    pub(super) fn subquery_compare(
-        &mut self,
-        left: &ast::Expr,
-        query: &ast::Query,
-        kind: SubqueryKind,
-    ) -> Result<Expr> {
-        if matches!(left, ast::Expr::Tuple(_)) {
-            return Err(Failure::unsupported("a row constructor beside a subquery"));
-        }
-        let span = left.span();
-        let operand = self.expr(left)?;
-        let mut query = exact(self.inner(query)?);
-        let [(id, column)] = &query.columns[..] else {
-            return Err(Failure::new(
-                SqlState::SyntaxError,
-                "subquery has too many columns",
-            ));
-        };
-        let op = match kind {
-            SubqueryKind::Any(op) | SubqueryKind::All(op) => op,
-            SubqueryKind::Scalar | SubqueryKind::Exists | SubqueryKind::In => {
-                crate::expr::CompareOp::Eq
-            }
-        };
-        let inner = Expr::column(*id, column.data_type);
-        let (operand, inner) = self
-            .alike(op, operand, inner)
-            .map_err(|f| self.at(f, span))?;
-        let to = inner.data_type();
-        self.cast_output(&mut query, &[to])?;
-        Ok(subquery(kind, query, Some(operand)))
-    }
-}
-
-fn subquery(kind: SubqueryKind, query: Query, operand: Option<Expr>) -> Expr {
-    let query = exact(query);
-    Expr::Subquery(Box::new(Subquery {
-        kind,
-        columns: query
-            .columns
-            .iter()
-            .map(|(id, c)| (*id, c.data_type))
-            .collect(),
-        rel: query.rel,
-        operand,
-    }))
 }
 
 /// The query with exactly the columns it shows, in their order, each of its own.
@@ -902,62 +799,6 @@ fn order_items(order: Option<&ast::OrderBy>) -> Result<&[ast::OrderByExpr]> {
             interpolate: None,
         }) => Ok(items),
         Some(_) => Err(Failure::unsupported("ORDER BY ALL")),
-    }
-}
-
-/// The name PostgreSQL gives to a column without one.
-pub(super) fn output_name(e: &ast::Expr) -> String {
-    use ast::Expr as E;
-    strong_name(e).unwrap_or_else(|| match e {
-        E::Cast {
-            expr, data_type, ..
-        } => strong_name(expr).unwrap_or_else(|| type_label(data_type)),
-        E::TypedString(typed) => type_label(&typed.data_type),
-        E::Interval(_) => "interval".to_owned(),
-        _ => "?column?".to_owned(),
-    })
-}
-
-fn strong_name(e: &ast::Expr) -> Option<String> {
-    use ast::Expr as E;
-    Some(match e {
-        E::Identifier(ident) => fold_case(ident),
-        E::CompoundIdentifier(parts) => fold_case(parts.last()?),
-        E::Nested(inner) | E::Collate { expr: inner, .. } => return strong_name(inner),
-        E::Cast { expr, .. } => return strong_name(expr),
-        E::Function(f) => schema_and_name(&f.name).ok()?.1,
-        E::Case { .. } => "case".to_owned(),
-        E::Exists { .. } => "exists".to_owned(),
-        E::Extract { .. } => "extract".to_owned(),
-        E::Position { .. } => "position".to_owned(),
-        E::Substring { .. } => "substring".to_owned(),
-        E::Trim { trim_where, .. } => match trim_where {
-            Some(ast::TrimWhereField::Leading) => "ltrim".to_owned(),
-            Some(ast::TrimWhereField::Trailing) => "rtrim".to_owned(),
-            _ => "btrim".to_owned(),
-        },
-        E::Overlay { .. } => "overlay".to_owned(),
-        E::Ceil { .. } => "ceil".to_owned(),
-        E::Floor { .. } => "floor".to_owned(),
-        E::AtTimeZone { .. } => "timezone".to_owned(),
-        E::Array(_) => "array".to_owned(),
-        E::Value(v) if matches!(v.value, ast::Value::Boolean(_)) => "bool".to_owned(),
-        E::Subquery(query) => match &*query.body {
-            ast::SetExpr::Select(select) => match select.projection.first()? {
-                ast::SelectItem::UnnamedExpr(e) => return Some(output_name(e)),
-                ast::SelectItem::ExprWithAlias { alias, .. } => fold_case(alias),
-                _ => return None,
-            },
-            _ => return None,
-        },
-        _ => return None,
-    })
-}
-
-fn type_label(declared: &ast::DataType) -> String {
-    match super::special::data_type(declared) {
-        Ok(data_type) => data_type.catalog_name().to_owned(),
-        Err(_) => declared.to_string().to_lowercase(),
     }
 }
 

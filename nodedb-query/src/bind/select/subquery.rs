@@ -1,0 +1,113 @@
+//! Subqueries as expressions: scalar, `EXISTS`, `IN`, and compared with `ANY` or `ALL`.
+
+use super::*;
+
+impl Binder<'_> {
+    pub(in crate::bind) fn scalar_subquery(&mut self, query: &ast::Query) -> Result<Expr> {
+        let query = self.inner(query)?;
+        if query.columns.len() != 1 {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery must return only one column",
+            ));
+        }
+        Ok(subquery(SubqueryKind::Scalar, query, None))
+    }
+
+    /// `string_agg` over the only column of a query, in its order.
+    pub(in crate::bind) fn aggregated_subquery(
+        &mut self,
+        query: &ast::Query,
+        separator: Expr,
+    ) -> Result<Expr> {
+        let query = self.inner(query)?;
+        let [(id, column)] = &query.columns[..] else {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery must return only one column",
+            ));
+        };
+        let text = DataType::Text(None);
+        let element = self.coerce(Expr::column(*id, column.data_type), text)?;
+        let result = self.column_id();
+        // The order of the query is that of the elements.
+        let order = match &query.rel {
+            Rel::Sort { keys, .. } => keys.clone(),
+            _ => Vec::new(),
+        };
+        let call = AggregateCall {
+            kind: AggregateKind::StringAgg,
+            arguments: vec![element, separator],
+            distinct: false,
+            filter: None,
+            order,
+            returns: text,
+        };
+        let column = ResultColumn {
+            name: "array_to_string".to_owned(),
+            data_type: text,
+        };
+        let query = Query {
+            rel: Rel::Aggregate {
+                input: Box::new(query.rel),
+                keys: Vec::new(),
+                sets: None,
+                aggregates: vec![(result, call)],
+            },
+            columns: vec![(result, column)],
+        };
+        Ok(subquery(SubqueryKind::Scalar, query, None))
+    }
+
+    pub(in crate::bind) fn exists(&mut self, query: &ast::Query) -> Result<Expr> {
+        let query = self.inner(query)?;
+        Ok(subquery(SubqueryKind::Exists, query, None))
+    }
+
+    pub(in crate::bind) fn subquery_compare(
+        &mut self,
+        left: &ast::Expr,
+        query: &ast::Query,
+        kind: SubqueryKind,
+    ) -> Result<Expr> {
+        if matches!(left, ast::Expr::Tuple(_)) {
+            return Err(Failure::unsupported("a row constructor beside a subquery"));
+        }
+        let span = left.span();
+        let operand = self.expr(left)?;
+        let mut query = exact(self.inner(query)?);
+        let [(id, column)] = &query.columns[..] else {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "subquery has too many columns",
+            ));
+        };
+        let op = match kind {
+            SubqueryKind::Any(op) | SubqueryKind::All(op) => op,
+            SubqueryKind::Scalar | SubqueryKind::Exists | SubqueryKind::In => {
+                crate::expr::CompareOp::Eq
+            }
+        };
+        let inner = Expr::column(*id, column.data_type);
+        let (operand, inner) = self
+            .alike(op, operand, inner)
+            .map_err(|f| self.at(f, span))?;
+        let to = inner.data_type();
+        self.cast_output(&mut query, &[to])?;
+        Ok(subquery(kind, query, Some(operand)))
+    }
+}
+
+fn subquery(kind: SubqueryKind, query: Query, operand: Option<Expr>) -> Expr {
+    let query = exact(query);
+    Expr::Subquery(Box::new(Subquery {
+        kind,
+        columns: query
+            .columns
+            .iter()
+            .map(|(id, c)| (*id, c.data_type))
+            .collect(),
+        rel: query.rel,
+        operand,
+    }))
+}
