@@ -186,6 +186,8 @@ pub(crate) enum AggregateKind {
     StddevPopulation,
     VarianceSample,
     VariancePopulation,
+    /// The only value there is; several are an error.
+    SingleValue,
 }
 
 #[derive(Clone, Debug)]
@@ -311,7 +313,7 @@ impl Rel {
         }
     }
 
-    fn inputs_mut(&mut self) -> Vec<&mut Rel> {
+    pub(crate) fn inputs_mut(&mut self) -> Vec<&mut Rel> {
         match self {
             Rel::Scan(_)
             | Rel::Virtual { .. }
@@ -332,7 +334,7 @@ impl Rel {
         }
     }
 
-    fn expressions_mut(&mut self) -> Vec<&mut Expr> {
+    pub(crate) fn expressions_mut(&mut self) -> Vec<&mut Expr> {
         fn keys(order: &mut [SortKey]) -> impl Iterator<Item = &mut Expr> {
             order.iter_mut().map(|k| &mut k.expr)
         }
@@ -440,6 +442,54 @@ impl Rel {
             Rel::Series {
                 column, data_type, ..
             } => vec![(*column, *data_type)],
+        }
+    }
+
+    /// Columns of queries around this one that it refers to.
+    pub(crate) fn outer_columns(&self) -> Vec<(ColumnId, DataType)> {
+        let mut copy = self.clone();
+        let mut found = Vec::new();
+        let Ok(()) = copy.map_expressions::<std::convert::Infallible>(&mut |e| {
+            if let Expr::Column {
+                id,
+                data_type,
+                outer: true,
+            } = &e
+            {
+                found.push((*id, *data_type));
+            }
+            Ok(e)
+        });
+        let mut own = Vec::new();
+        copy.own_columns(&mut own);
+        found.retain(|(id, _)| !own.contains(id));
+        found
+    }
+
+    /// Columns that any part of the tree makes, those of subqueries included.
+    fn own_columns(&mut self, own: &mut Vec<ColumnId>) {
+        own.extend(self.columns().into_iter().map(|(id, _)| id));
+        if let Rel::Scan(scan) = self {
+            own.extend(scan.identity);
+            own.extend(scan.extras.iter().map(|e| e.column));
+        }
+        for input in self.inputs_mut() {
+            input.own_columns(own);
+        }
+        for slot in self.expressions_mut() {
+            if slot.has_subquery() {
+                let taken = std::mem::replace(slot, Expr::bool(true));
+                let Ok(done) = taken.transform::<std::convert::Infallible>(&mut |e| {
+                    Ok(match e {
+                        Expr::Subquery(mut subquery) => {
+                            subquery.rel.own_columns(own);
+                            Expr::Subquery(subquery)
+                        }
+                        other => other,
+                    })
+                });
+                *slot = done;
+            }
         }
     }
 

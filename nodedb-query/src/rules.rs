@@ -8,6 +8,7 @@
 //! ([`leaf`]).
 
 mod leaf;
+mod scalar;
 mod source;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     {
         return Ok(plan);
     }
+    scalar::rewrite_scalars(&mut query.rel);
     Ok(Plan::Relational(RelationalPlan::new(
         query,
         given.environment.clone(),
@@ -498,6 +500,7 @@ pub(crate) fn rank_of(scan: &Scan, key: &SortKey) -> Result<Option<RankSpec>> {
     let Some(call) = call_of(scan, &key.expr) else {
         return Ok(None);
     };
+    check_dimensions(scan, &call)?;
     for index in scan.indexes.iter() {
         let Some(contract) = contract(&index.method) else {
             continue;
@@ -530,6 +533,29 @@ pub(crate) fn rank_of(scan: &Scan, key: &SortKey) -> Result<Option<RankSpec>> {
             }),
         })),
         _ => Ok(None),
+    }
+}
+
+/// A distance between vectors of other dimensions fails here, before a core is asked for it.
+fn check_dimensions(scan: &Scan, call: &Call) -> Result<()> {
+    let (mut declared, mut given) = (None, None);
+    for argument in &call.arguments {
+        match argument {
+            Argument::Column(c) => {
+                if let DataType::Vector(Some(n)) = scan.collection.columns[*c].data_type {
+                    declared = Some(usize::from(n));
+                }
+            }
+            Argument::Constant(Value::Vector(query)) => given = Some(query.len()),
+            _ => {}
+        }
+    }
+    match (declared, given) {
+        (Some(a), Some(b)) if a != b => Err(Failure::new(
+            nodedb_types::SqlState::DataException,
+            format!("different vector dimensions {a} and {b}"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -293,7 +293,7 @@ impl Binder<'_> {
         }
         let given = types[0];
         let (argument, returns) = match kind {
-            AggregateKind::CountStar | AggregateKind::Count => {
+            AggregateKind::CountStar | AggregateKind::Count | AggregateKind::SingleValue => {
                 (given.unwrap_or(DataType::Text(None)), DataType::Int8)
             }
             AggregateKind::Sum => match given.ok_or_else(none)? {

@@ -1,6 +1,6 @@
 //! Operators: comparisons, which the engine knows itself, and those that are functions.
 
-use nodedb_types::{DataType, Failure, Result, SqlState};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, BinaryOperator, Spanned};
 use sqlparser::tokenizer::Span;
 
@@ -57,6 +57,10 @@ fn symbol(op: &BinaryOperator) -> Result<String> {
         }
         other => other.to_string(),
     })
+}
+
+fn is_element(e: &Expr) -> bool {
+    matches!(e, Expr::Call { function, .. } if function.name == "array_element")
 }
 
 impl Binder<'_> {
@@ -133,6 +137,9 @@ impl Binder<'_> {
                 DataType::Text(_) => DataType::Text(None),
                 other => other,
             },
+            // An array's element is text of a type that its array does not tell.
+            (Some(_), Some(b)) if is_element(&l) => b,
+            (Some(a), Some(_)) if is_element(&r) => a,
             (Some(a), Some(b)) => {
                 comparison_type(a, b).ok_or_else(|| undefined(op.symbol(), &[Some(a), Some(b)]))?
             }
@@ -202,10 +209,17 @@ impl Binder<'_> {
                 state: None,
             });
         }
+        let returns = match (name, &arguments[..]) {
+            // Rounded to a constant number of digits, it shows as many.
+            ("round" | "trunc", [_, Expr::Constant(Value::Int4(scale @ 0..=18), _)]) => {
+                DataType::Numeric(Some((38, *scale as u8)))
+            }
+            _ => resolved.returns,
+        };
         Ok(Expr::Call {
             function: resolved.function,
             arguments,
-            returns: resolved.returns,
+            returns,
         })
     }
 

@@ -26,6 +26,9 @@ use crate::plan::{
 use crate::rel::{ColumnId, JoinKind, Rel, Scan};
 use crate::rules;
 
+/// Ids of an UPDATE's new values, above those that the binder gives.
+const NEW_VALUES: u32 = u32::MAX / 8;
+
 /// A bound write.
 pub(super) struct WriteTemplate {
     command: Command,
@@ -979,7 +982,7 @@ impl WriteTemplate {
                 let new = assignments.and_then(|list| list.iter().find(|(c, _)| *c == i));
                 match new {
                     // The new value may not take the old one's name.
-                    Some((_, e)) => expressions.push((ColumnId(u32::MAX - i as u32), e.clone())),
+                    Some((_, e)) => expressions.push((ColumnId(NEW_VALUES + i as u32), e.clone())),
                     None => expressions.push((*id, Expr::column(*id, column.data_type))),
                 }
             }

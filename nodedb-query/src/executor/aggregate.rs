@@ -1,4 +1,4 @@
-//! Exact sums and averages, as PostgreSQL's numeric ones.
+//! Exact sums and averages, as PostgreSQL's numeric ones, and the single value of a subquery.
 //!
 //! The running sum is a 256-bit integer in units of the argument's scale, so the order of rows
 //! does not matter and nothing is rounded before the end.
@@ -50,6 +50,106 @@ fn scale_of(arrow: &Arrow) -> u8 {
     match arrow {
         Arrow::Decimal128(_, scale) | Arrow::Decimal256(_, scale) => (*scale).max(0) as u8,
         _ => 0,
+    }
+}
+
+/// The only value of a group, of any type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Single {
+    signature: Signature,
+}
+
+static SINGLE: LazyLock<Arc<AggregateUDF>> = LazyLock::new(|| {
+    Arc::new(AggregateUDF::from(Single {
+        signature: Signature::any(1, Volatility::Immutable),
+    }))
+});
+
+pub(super) fn single_value() -> Arc<AggregateUDF> {
+    SINGLE.clone()
+}
+
+impl AggregateUDFImpl for Single {
+    fn name(&self) -> &str {
+        "single_value"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arguments: &[Arrow]) -> Result<Arrow> {
+        Ok(arguments[0].clone())
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        Ok(Box::new(SingleValue {
+            value: ScalarValue::try_from(arguments.return_field.data_type())?,
+            count: 0,
+        }))
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let name = arguments.name;
+        let value = arguments.return_field.data_type().clone();
+        Ok(vec![
+            Arc::new(Field::new(format!("{name}[value]"), value, true)),
+            Arc::new(Field::new(format!("{name}[count]"), Arrow::Int64, true)),
+        ])
+    }
+}
+
+#[derive(Debug)]
+struct SingleValue {
+    value: ScalarValue,
+    count: i64,
+}
+
+impl SingleValue {
+    fn take(&mut self, values: &ArrayRef, row: usize, rows: i64) -> Result<()> {
+        self.count += rows;
+        if self.count > 1 {
+            return Err(wrap(Failure::new(
+                SqlState::CardinalityViolation,
+                "more than one row returned by a subquery used as an expression",
+            )));
+        }
+        self.value = ScalarValue::try_from_array(values, row)?;
+        Ok(())
+    }
+}
+
+impl Accumulator for SingleValue {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        match values[0].len() {
+            0 => Ok(()),
+            rows => self.take(&values[0], 0, rows as i64),
+        }
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(self.value.clone())
+    }
+
+    fn size(&self) -> usize {
+        size_of::<SingleValue>() + self.value.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![
+            self.value.clone(),
+            ScalarValue::Int64(Some(self.count)),
+        ])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let counts = states[1].as_primitive::<Int64Type>();
+        for row in 0..counts.len() {
+            if counts.is_valid(row) && counts.value(row) > 0 {
+                self.take(&states[0], row, counts.value(row))?;
+            }
+        }
+        Ok(())
     }
 }
 

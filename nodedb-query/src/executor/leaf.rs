@@ -166,7 +166,7 @@ impl TableProvider for LeafTable {
         let label = format!("LeafExec: {}", self.scan.collection.name);
         let (context, leaf) = (self.context.clone(), self.scan.collection.name.clone());
         let read = Arc::new(read);
-        Ok(StreamExec::new(label, schema_of(&shown), move || {
+        Ok(StreamExec::plan(label, schema_of(&shown), move || {
             read.open(context.clone(), leaf.clone())
         }))
     }

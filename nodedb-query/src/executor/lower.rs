@@ -725,6 +725,7 @@ fn aggregate_function(
         AggregateKind::StddevPopulation => aggregates::stddev::stddev_pop_udaf(),
         AggregateKind::VarianceSample => aggregates::variance::var_samp_udaf(),
         AggregateKind::VariancePopulation => aggregates::variance::var_pop_udaf(),
+        AggregateKind::SingleValue => aggregate::single_value(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! simulation.
 
 mod aggregate;
+mod chain;
 mod error;
 mod expression;
 mod leaf;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::chain::one_after_another;
 use arrow::array::RecordBatch;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
@@ -18,7 +18,9 @@ use super::lower::Lowering;
 use super::memory::AccountPool;
 use super::stream::Batches;
 use super::{RelationalPlan, RunContext};
-use crate::expr::builder::batch_of;
+use crate::expr::builder::{batch_of, rows_only};
+use crate::expr::{ColumnId, Expr, eval};
+use crate::rel::Rel;
 
 /// Where operators may spill, and how much.
 #[derive(Clone, Debug)]
@@ -74,7 +76,8 @@ async fn start(
         .create_physical_plan(&logical, &state)
         .await
         .map_err(unwrap)?;
-    let rows = execute_stream(physical, state.task_ctx()).map_err(unwrap)?;
+    let physical = one_after_another(physical).map_err(unwrap)?;
+    let rows = physical.execute(0, state.task_ctx()).map_err(unwrap)?;
     let rows = rows.map(move |batch| {
         let batch = batch.map_err(unwrap)?;
         let rows = batch.num_rows();
@@ -83,12 +86,39 @@ async fn start(
     Ok(rows.boxed())
 }
 
+/// The row of a query that reads nothing, such as `SELECT 1`; it needs no plan.
+pub(super) fn constant(plan: &RelationalPlan) -> Option<Result<RecordBatch>> {
+    let Rel::Project { input, expressions } = &plan.query.rel else {
+        return None;
+    };
+    let one_row =
+        matches!(&**input, Rel::Values { columns, rows } if columns.is_empty() && rows.len() == 1);
+    if !one_row || expressions.iter().any(|(_, e)| e.has_subquery()) {
+        return None;
+    }
+    Some(constant_row(plan, expressions))
+}
+
+fn constant_row(plan: &RelationalPlan, expressions: &[(ColumnId, Expr)]) -> Result<RecordBatch> {
+    let row = rows_only(1)?;
+    let mut arrays = Vec::with_capacity(plan.query.columns.len());
+    for (id, _) in &plan.query.columns {
+        let found = expressions.iter().find(|(known, _)| known == id);
+        let (_, e) = found.ok_or_else(|| Failure::internal(format!("{id:?} is not computed")))?;
+        arrays.push(eval::evaluate(e, &row)?);
+    }
+    batch_of(&plan.columns(), arrays, 1)
+}
+
 /// The query's rows, computed by whoever polls.
 pub(super) fn run(
     plan: RelationalPlan,
     context: RunContext,
     spill: Option<Spill>,
 ) -> BoxStream<'static, Result<RecordBatch>> {
+    if let Some(row) = constant(&plan) {
+        return stream::once(async move { row }).boxed();
+    }
     start(plan, context, spill)
         .map(|started| match started {
             Ok(rows) => rows,

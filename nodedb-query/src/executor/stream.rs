@@ -35,7 +35,7 @@ pub(super) struct StreamExec {
 }
 
 impl StreamExec {
-    pub(super) fn new(
+    pub(super) fn plan(
         label: String,
         schema: SchemaRef,
         make: impl Fn() -> Batches + Send + Sync + 'static,
@@ -148,7 +148,7 @@ impl TableProvider for StreamTable {
             .map(|i| self.schema.field(*i).clone())
             .collect();
         let make = self.make.clone();
-        Ok(StreamExec::new(
+        Ok(StreamExec::plan(
             self.label.clone(),
             Arc::new(Schema::new(fields)),
             move || {

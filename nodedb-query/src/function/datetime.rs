@@ -303,9 +303,9 @@ fn to_char(unit: &str, micros: i64) -> Result<Value> {
             (2, format!("{:03}", time % SECOND_US / 1000))
         } else if rest.starts_with("US") {
             (2, format!("{:06}", time % SECOND_US))
-        } else if rest.starts_with('"') {
-            let end = rest[1..].find('"').map_or(rest.len(), |e| e + 2);
-            (end, rest[1..end].trim_end_matches('"').to_owned())
+        } else if let Some(quoted) = rest.strip_prefix('"') {
+            let inner = quoted.find('"').map_or(quoted, |end| &quoted[..end]);
+            (rest.len().min(inner.len() + 2), inner.to_owned())
         } else {
             let c = rest.chars().next().unwrap_or(' ');
             if c.is_ascii_alphabetic() && c != 'T' {

@@ -233,6 +233,25 @@ impl Db {
         Ok(lines)
     }
 
+    /// Runs statements and compares their rows; `!` before a SQLSTATE says that it must fail so.
+    pub(super) fn check<T: AsRef<str>>(&self, cases: &[(&str, T)]) {
+        let mut wrong = Vec::new();
+        for (sql, expected) in cases {
+            let got = match self.query(sql, &[]) {
+                Ok(lines) => lines.join(";"),
+                Err(failure) => format!("!{}", failure.code()),
+            };
+            if got != expected.as_ref() {
+                let why = self.query(sql, &[]).err();
+                wrong.push(format!(
+                    "{sql}\n  gave {got:?}\n  not  {:?}\n  {why:?}",
+                    expected.as_ref()
+                ));
+            }
+        }
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    }
+
     /// Rows joined by `;`.
     pub(super) fn ok(&self, sql: &str) -> String {
         match self.query(sql, &[]) {
@@ -516,7 +535,7 @@ fn output(
             let value = match c {
                 OutputColumn::Column(c) => row[*c].clone(),
                 OutputColumn::Key => Value::Bytea(key.clone()),
-                OutputColumn::Surrogate => Value::Int8(r as i64 + 1),
+                OutputColumn::Surrogate => Value::Int8(surrogate(key)),
                 OutputColumn::Version => Value::Int8(77),
                 OutputColumn::Shard => Value::Int4(0),
                 OutputColumn::Truth(t) => truths[*t][r].map_or(Value::Null, Value::Bool),
@@ -527,6 +546,14 @@ fn output(
         builder.end_row();
     }
     builder.finish()
+}
+
+/// A number for a row that its key tells.
+fn surrogate(key: &[u8]) -> i64 {
+    let hash = key
+        .iter()
+        .fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(*b)));
+    i64::from(hash | 1)
 }
 
 fn test(op: &EngineOp, value: &Value) -> Option<bool> {
@@ -567,25 +594,25 @@ fn holds(set: &SetExpr, truths: &[Vec<Option<bool>>], row: usize) -> Option<bool
         SetExpr::All => Some(true),
         SetExpr::Nothing => Some(false),
         SetExpr::Source(i) => truths[*i][row],
-        SetExpr::And(sets) => {
-            sets.iter()
-                .fold(Some(true), |a, s| match (a, holds(s, truths, row)) {
-                    (Some(false), _) | (_, Some(false)) => Some(false),
-                    (Some(true), Some(true)) => Some(true),
-                    _ => None,
-                })
-        }
-        SetExpr::Or(sets) => {
-            sets.iter()
-                .fold(Some(false), |a, s| match (a, holds(s, truths, row)) {
-                    (Some(true), _) | (_, Some(true)) => Some(true),
-                    (Some(false), Some(false)) => Some(false),
-                    _ => None,
-                })
-        }
+        SetExpr::And(sets) => junction(sets, truths, row, false),
+        SetExpr::Or(sets) => junction(sets, truths, row, true),
         SetExpr::Not(set) => holds(set, truths, row).map(|b| !b),
         SetExpr::IsUnknown(set) => Some(holds(set, truths, row).is_none()),
     }
+}
+
+/// One `decisive` operand decides, else one that is unknown makes the whole unknown.
+fn junction(
+    sets: &[SetExpr],
+    truths: &[Vec<Option<bool>>],
+    row: usize,
+    decisive: bool,
+) -> Option<bool> {
+    let values: Vec<_> = sets.iter().map(|s| holds(s, truths, row)).collect();
+    if values.contains(&Some(decisive)) {
+        return Some(decisive);
+    }
+    (!values.contains(&None)).then_some(!decisive)
 }
 
 fn score(order: &Order, row: &[Value]) -> Option<f64> {

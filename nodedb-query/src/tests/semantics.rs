@@ -71,9 +71,7 @@ fn literals_and_arithmetic() {
             "10|2.5|4|1|4",
         ),
     ];
-    for (sql, expected) in cases {
-        assert_eq!(db.ok(sql), expected, "{sql}");
-    }
+    db.check(&cases);
 }
 
 #[test]
@@ -111,9 +109,7 @@ fn failures_have_their_code() {
         ("SELECT 1 UNION SELECT 'x'", "22P02"),
         ("SELECT 1 UNION SELECT 1, 2", "42601"),
     ];
-    for (sql, expected) in cases {
-        assert_eq!(db.code(sql), expected, "{sql}");
-    }
+    db.check(&cases.map(|(sql, code)| (sql, ["!", code].concat())));
 }
 
 #[test]
@@ -208,9 +204,7 @@ fn queries_over_one_collection() {
         ),
         ("SELECT id FROM packages WHERE size / 0 > 1 AND false", ""),
     ];
-    for (sql, expected) in cases {
-        assert_eq!(db.ok(sql), expected, "{sql}");
-    }
+    db.check(&cases);
 }
 
 #[test]
@@ -326,9 +320,7 @@ fn relational_queries() {
             "1|t;2|t;3|f",
         ),
     ];
-    for (sql, expected) in cases {
-        assert_eq!(db.ok(sql), expected, "{sql}");
-    }
+    db.check(&cases);
     assert_eq!(db.code("SELECT (SELECT id FROM tenants)"), "21000");
 }
 
@@ -401,4 +393,48 @@ fn the_short_path_takes_what_it_can() {
         plan("SELECT id FROM packages ORDER BY name LIMIT 3"),
         Plan::Relational(_)
     ));
+}
+
+#[test]
+fn explain_names_sets_and_order() {
+    let db = Db::filled();
+    let plan = db
+        .plan(
+            "SELECT id FROM packages WHERE tenant_id = 1 AND size > 3 ORDER BY embedding <=> '[1,0]' LIMIT 2",
+            &[],
+        )
+        .unwrap();
+    let lines = crate::explain(&plan, db.catalog.as_ref(), None);
+    assert_eq!(lines[0], "Set Query on packages");
+    let text = lines.join("\n");
+    assert!(text.contains("ranked by packages_meaning (hnsw)"), "{text}");
+    assert!(text.contains("in (1) by packages_tenant (btree)"), "{text}");
+    assert!(text.contains("(size > 3) by rows"), "{text}");
+}
+
+#[test]
+fn a_join_runs_on_the_executors_threads() {
+    use futures::StreamExt;
+    let db = Db::filled();
+    let executor = crate::Executor::new(crate::ExecutorConfig {
+        threads: 1,
+        spill_directory: None,
+        spill_bytes_max: 0,
+    })
+    .unwrap();
+    let sql = "SELECT p.id FROM packages p JOIN tenants t ON t.id = p.tenant_id ORDER BY 1";
+    for statement in [sql, "SELECT 1"] {
+        let Plan::Relational(plan) = db.plan(statement, &[]).unwrap() else {
+            panic!("{statement} is not relational");
+        };
+        let context = crate::RunContext {
+            leaves: std::sync::Arc::new(db.clone()),
+            account: std::sync::Arc::new(nodedb_bridge::account::MemoryAccount::new(1 << 26)),
+            explain: None,
+        };
+        let rows = executor.run(plan, context).unwrap();
+        let batches = futures::executor::block_on(rows.collect::<Vec<_>>());
+        let rows: usize = batches.into_iter().map(|b| b.unwrap().num_rows()).sum();
+        assert_eq!(rows, if statement == sql { 4 } else { 1 });
+    }
 }
