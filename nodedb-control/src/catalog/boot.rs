@@ -17,7 +17,6 @@ use crate::node::Worker;
 /// Reads the catalog, drops what has no row in it, and publishes it.
 pub async fn boot(worker: &Worker) -> Result<()> {
     let reports = reports(worker).await?;
-    grant_leases(worker, &reports).await?;
     make_system_collections(worker, &reports).await?;
     let catalog = read(worker).await?;
     drop_orphans(worker, &reports, &catalog).await?;
@@ -36,19 +35,6 @@ async fn reports(worker: &Worker) -> Result<Vec<CoreReport>> {
         .await
         .into_iter()
         .collect()
-}
-
-/// Leases are kept by shard 0 alone, and the shards may have moved to other cores.
-async fn grant_leases(worker: &Worker, reports: &[CoreReport]) -> Result<()> {
-    let statement = worker.system_statement(worker.node.clock.now());
-    let catalog_core = worker.dispatcher.core_of(nodedb_types::ShardId::CATALOG);
-    for extent in &reports[catalog_core.0 as usize].leases {
-        let core = worker.dispatcher.core_of(extent.shard);
-        let op = Op::Grant(*extent);
-        let reader = worker.dispatcher.send(core, &statement, op).await;
-        worker.dispatcher.done(reader).await?;
-    }
-    Ok(())
 }
 
 async fn step(worker: &Worker, core: CoreId, step: SchemaStep) -> Result<()> {
