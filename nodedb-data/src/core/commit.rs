@@ -350,6 +350,7 @@ impl State {
             };
             for effect in &part.effects {
                 if !part.table.is_dropped() {
+                    self.indexes_ready(&part.table).await;
                     self.apply_allowed().await;
                     let units = part.table.apply(effect, commit).await?;
                     self.spend_large(units).await;

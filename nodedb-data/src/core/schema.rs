@@ -185,6 +185,7 @@ impl State {
             return Ok(false);
         }
         for surrogate in rows {
+            self.indexes_ready(table).await;
             let units = build_row(table, index, surrogate)?;
             index.built.set(surrogate.get());
             *done += 1;

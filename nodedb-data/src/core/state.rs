@@ -25,7 +25,7 @@ use super::transaction::Transaction;
 use super::upkeep::Upkeep;
 use crate::emit::Emitter;
 use crate::io::IoHandle;
-use crate::pace::{Budget, UNITS_PER_TURN};
+use crate::pace::{Budget, Turn, UNITS_PER_TURN};
 use crate::set::Host;
 use crate::shard::Shard;
 use crate::shard::claim::Owner;
@@ -227,6 +227,14 @@ impl State {
     pub async fn apply_allowed(&self) {
         while self.apply_held.get() > 0 {
             self.apply_released.wait().await;
+        }
+    }
+
+    /// Waits until the table's indexes may be given another row.
+    pub async fn indexes_ready(&self, table: &Table) {
+        for index in table.indexes() {
+            let ready = |turn: &Turn<'_>| index.engine.borrow().poll_ready(turn);
+            self.budget.drive(ready).await;
         }
     }
 

@@ -16,12 +16,14 @@ use crate::pace::Budget;
 /// Units for a token: reading it, finding it in the dictionary.
 const TOKEN_UNITS: u32 = 1;
 /// Units for a token that the dictionary does not have: stemming it and adding it.
-const NEW_TOKEN_UNITS: u32 = 20;
+const NEW_TOKEN_UNITS: u32 = 40;
 /// Bytes of text skipped for a unit.
 const BYTES_PER_UNIT: usize = 64;
 /// Units for adding or removing a row of a token.
 const LINK_UNITS: u32 = 1;
 const UNLINK_UNITS: u32 = 3;
+/// Units for taking a token that no document holds any more out of the dictionary.
+const DROP_TOKEN_UNITS: u32 = 25;
 /// Occurrences encoded for a unit.
 const POSITIONS_PER_UNIT: usize = 8;
 /// Occurrences sorted at once, and what that costs.
@@ -211,9 +213,9 @@ impl Unlinking {
         let document = Document::new(&self.document);
         let tail = corpus.tail();
         while self.at < document.tokens() {
-            tail.unlink(document.id(self.at), self.surrogate, analyzer);
+            let dropped = tail.unlink(document.id(self.at), self.surrogate, analyzer);
             self.at += 1;
-            if !budget.spend(UNLINK_UNITS) {
+            if !budget.spend(UNLINK_UNITS + if dropped { DROP_TOKEN_UNITS } else { 0 }) {
                 return Some(Task::Unlink(self));
             }
         }

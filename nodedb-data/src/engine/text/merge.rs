@@ -15,10 +15,10 @@ use crate::pace::Budget;
 use crate::set::RowSet;
 
 /// Units for one token: finding it in the inputs, stemming it, taking its rows.
-const TOKEN_UNITS: u32 = 15;
+const TOKEN_UNITS: u32 = 20;
 /// Units for one document, and its tokens that cost another.
-const DOCUMENT_UNITS: u32 = 4;
-const TOKENS_PER_UNIT: usize = 4;
+const DOCUMENT_UNITS: u32 = 8;
+const TOKENS_PER_UNIT: usize = 2;
 
 pub(super) struct Merge {
     /// Numbers of the parts.

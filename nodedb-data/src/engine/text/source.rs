@@ -14,7 +14,7 @@ use crate::pace::{BLOCK_OPERATION, Turn};
 use crate::set::BlockSet;
 
 /// Units for looking at one row for a phrase, and positions that cost another.
-const PHRASE_ROW_UNITS: u32 = 5;
+const PHRASE_ROW_UNITS: u32 = 2;
 const POSITIONS_PER_UNIT: usize = 32;
 /// Tokens of a row that the row-wise form reads for a unit.
 const TOKENS_PER_UNIT: u64 = 3;

@@ -90,12 +90,12 @@ impl Tail {
         self.tokens[id as usize].rows.insert(surrogate);
     }
 
-    /// It does no longer. A token without rows is dropped.
-    pub(super) fn unlink(&mut self, id: u32, surrogate: u32, analyzer: &Analyzer) {
+    /// It does no longer. A token without rows is dropped; true when it was.
+    pub(super) fn unlink(&mut self, id: u32, surrogate: u32, analyzer: &Analyzer) -> bool {
         let token = &mut self.tokens[id as usize];
         token.rows.remove(surrogate);
         if !token.rows.is_empty() {
-            return;
+            return false;
         }
         let text = std::mem::take(token).text;
         self.lookup.map(&text).remove(&text);
@@ -108,6 +108,7 @@ impl Tail {
                 self.stems.remove(&*stem);
             }
         }
+        true
     }
 
     pub(super) fn put(&mut self, surrogate: u32, document: Box<[u8]>) {
