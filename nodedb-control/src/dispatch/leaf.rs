@@ -42,6 +42,7 @@ impl Port {
             let (tx, rx) = oneshot::channel();
             asks.send((ask, tx)).await.map_err(|_| gone())?;
             let readers = rx.await.map_err(|_| gone())??;
+            let leaf = |reader| leaf(reader, asks.clone());
             Ok(readers.into_iter().map(leaf).collect())
         }
         .boxed()
@@ -58,10 +59,11 @@ impl Leaves for Port {
     }
 }
 
-/// A core's reply as the executor reads it.
-fn leaf(reader: ReplyReader) -> LeafStream {
-    let items = futures::stream::unfold(Some(reader), |reader| async move {
-        let mut reader = reader?;
+/// A core's reply as the executor reads it. It keeps the way to the worker open, and the snapshot
+/// with it: an executor forgets its plan when the last leaf has been opened.
+fn leaf(reader: ReplyReader, asks: mpsc::Sender<(Ask, Answer)>) -> LeafStream {
+    let items = futures::stream::unfold(Some((reader, asks)), |state| async move {
+        let (mut reader, asks) = state?;
         let item = match reader.next().await {
             Some(Frame::Batch(batch)) => Ok(LeafItem::Batch(batch)),
             Some(Frame::Count(count)) => Ok(LeafItem::Count(count)),
@@ -71,7 +73,7 @@ fn leaf(reader: ReplyReader) -> LeafStream {
             Some(other) => Err(unexpected(&other)),
             None => Err(broken_off()),
         };
-        let rest = item.is_ok().then_some(reader);
+        let rest = item.is_ok().then_some((reader, asks));
         Some((item, rest))
     });
     items.boxed()
