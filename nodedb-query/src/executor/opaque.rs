@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType as Arrow, Field, Schema};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility as DfVolatility,
 };
 use nodedb_types::arrow_map::arrow_type;
@@ -39,7 +39,10 @@ impl Opaque {
         Arc::new(ScalarUDF::from(Opaque {
             shown: format!("{expr:?}:{:?}", expr.data_type()),
             returns: arrow_type(&expr.data_type()),
-            signature: Signature::variadic_any(volatility),
+            signature: Signature::one_of(
+                vec![TypeSignature::VariadicAny, TypeSignature::Nullary],
+                volatility,
+            ),
             expr,
         }))
     }
