@@ -53,9 +53,12 @@ struct Key {
     user: Arc<str>,
 }
 
+/// A statement and the use, counted over the cache, that was its last.
+type Entry = (Rc<Prepared>, Cell<u64>);
+
 #[derive(Default)]
 pub struct PlanCache {
-    entries: RefCell<HashMap<Key, (Rc<Prepared>, Cell<u64>)>>,
+    entries: RefCell<HashMap<Key, Entry>>,
     uses: Cell<u64>,
 }
 

@@ -260,7 +260,7 @@ impl Session {
                 Ok(done.with_notices(notices))
             }
             Statement::ReadStream { name, since, limit } => {
-                stream::read(self, name, since.as_ref(), limit.as_ref(), limits).await
+                stream::read(self, name, since.as_deref(), limit.as_deref(), limits).await
             }
         }
     }

@@ -53,8 +53,8 @@ pub enum Statement {
     /// `SELECT * FROM STREAM name [SINCE ts] [LIMIT n]`.
     ReadStream {
         name: ast::Ident,
-        since: Option<ast::Expr>,
-        limit: Option<ast::Expr>,
+        since: Option<Box<ast::Expr>>,
+        limit: Option<Box<ast::Expr>>,
     },
     /// `CHECK COLLECTION name`.
     Check { collection: ast::ObjectName },
@@ -258,11 +258,11 @@ fn read_stream(parser: &mut Parser) -> std::result::Result<Statement, ParserErro
     }
     let name = parser.parse_identifier()?;
     let since = match words(parser, &["since"]) {
-        true => Some(parser.parse_expr()?),
+        true => Some(Box::new(parser.parse_expr()?)),
         false => None,
     };
     let limit = match parser.parse_keyword(Keyword::LIMIT) {
-        true => Some(parser.parse_expr()?),
+        true => Some(Box::new(parser.parse_expr()?)),
         false => None,
     };
     Ok(Statement::ReadStream { name, since, limit })
