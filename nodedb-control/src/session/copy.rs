@@ -62,14 +62,6 @@ pub struct CopyIn {
     ended: bool,
 }
 
-/// `COPY` as a statement of a listener that has no way to receive rows.
-pub fn begin(session: &Session, statement: &ast::Statement) -> Result<Execution> {
-    let _ = (session, statement);
-    Err(Failure::unsupported(
-        "COPY over this protocol or from a prepared statement",
-    ))
-}
-
 impl Session {
     /// Begins `COPY … FROM STDIN`; `None` when the statement is something else.
     pub fn copy_in(&self, statement: &parse::Statement) -> Result<Option<CopyIn>> {

@@ -15,7 +15,7 @@ use super::cancel::Limits;
 use super::execution::{Execution, Tag};
 use super::plans::Prepared;
 use super::settings::Settings;
-use super::{Session, copy, stream};
+use super::{Session, stream};
 use crate::catalog::change::{self, Outcome};
 use crate::catalog::job::JobState;
 use crate::runtime;
@@ -326,7 +326,8 @@ impl Session {
                     ast::DiscardObject::TEMP => "DISCARD TEMP",
                 })))
             }
-            ast::Statement::Copy { .. } => copy::begin(self, statement),
+            // Listeners that can receive rows begin it themselves.
+            ast::Statement::Copy { .. } => Err(Failure::unsupported("COPY over this protocol")),
             other => Err(refused(other, &prepared.parsed.text)),
         }
     }

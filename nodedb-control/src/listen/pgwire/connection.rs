@@ -245,8 +245,8 @@ impl Connection {
         check_writes(&all)?;
         for parsed in all {
             *at = parsed.offset;
-            if let Some(copy) = self.session.copy_in(&parsed.statement)? {
-                self.copy(copy).await?;
+            if let Some(data) = self.session.copy_in(&parsed.statement)? {
+                copy(&mut self.socket, &self.session, data).await?;
                 continue;
             }
             let prepared = self.session.prepare(&parsed, &[])?;
@@ -261,41 +261,6 @@ impl Connection {
             show(&mut self.socket, &self.session, &mut execution).await?;
         }
         Ok(())
-    }
-
-    /// Receives a COPY's data. Its messages are part of the statement.
-    async fn copy(&mut self, mut copy: CopyIn) -> Result<(), Stop> {
-        reply::copy_in(&mut self.socket.out, copy.columns());
-        let mut failed = None;
-        loop {
-            let frame = self.socket.frame().await?;
-            match frame.decode() {
-                Ok(Message::CopyData(data)) if failed.is_none() => {
-                    failed = copy.feed(&data).err();
-                }
-                Ok(Message::CopyData(_) | Message::Flush | Message::Sync) => {}
-                Ok(Message::CopyDone) => break,
-                Ok(Message::CopyFail(why)) => {
-                    return Err(Stop::Failed(Failure::new(
-                        SqlState::QueryCanceled,
-                        format!("COPY from stdin failed: {why}"),
-                    )));
-                }
-                Ok(Message::Terminate) => return Err(Stop::End(End::Gone)),
-                Ok(_) => {
-                    return Err(Stop::Failed(Failure::new(
-                        SqlState::ProtocolViolation,
-                        "unexpected message type during COPY from stdin",
-                    )));
-                }
-                Err(failure) => failed = failed.or(Some(failure)),
-            }
-        }
-        if let Some(failure) = failed {
-            return Err(Stop::Failed(failure));
-        }
-        let mut execution = watched(&mut self.socket, copy.finish()).await??;
-        show(&mut self.socket, &self.session, &mut execution).await
     }
 }
 
@@ -316,6 +281,46 @@ impl From<End> for Stop {
     fn from(end: End) -> Stop {
         Stop::End(end)
     }
+}
+
+/// Receives a COPY's data and runs it. Its messages are part of the statement; a Sync among them,
+/// which clients send behind their Execute, means nothing.
+pub(super) async fn copy(
+    socket: &mut Socket,
+    session: &Session,
+    mut copy: CopyIn,
+) -> Result<(), Stop> {
+    reply::copy_in(&mut socket.out, copy.columns());
+    let mut failed = None;
+    loop {
+        let frame = socket.frame().await?;
+        match frame.decode() {
+            Ok(Message::CopyData(data)) if failed.is_none() => {
+                failed = copy.feed(&data).err();
+            }
+            Ok(Message::CopyData(_) | Message::Flush | Message::Sync) => {}
+            Ok(Message::CopyDone) => break,
+            Ok(Message::CopyFail(why)) => {
+                return Err(Stop::Failed(Failure::new(
+                    SqlState::QueryCanceled,
+                    format!("COPY from stdin failed: {why}"),
+                )));
+            }
+            Ok(Message::Terminate) => return Err(Stop::End(End::Gone)),
+            Ok(_) => {
+                return Err(Stop::Failed(Failure::new(
+                    SqlState::ProtocolViolation,
+                    "unexpected message type during COPY from stdin",
+                )));
+            }
+            Err(failure) => failed = failed.or(Some(failure)),
+        }
+    }
+    if let Some(failure) = failed {
+        return Err(Stop::Failed(failure));
+    }
+    let mut execution = watched(socket, copy.finish()).await??;
+    show(socket, session, &mut execution).await
 }
 
 /// Awaits work unless the client goes away first.

@@ -14,7 +14,9 @@ use bytes::BytesMut;
 use nodedb_types::limits::PREPARED_PER_SESSION_MAX;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::connection::{Columns, Stop, complete, count_rows, notices, several_writes, watched};
+use super::connection::{
+    Columns, Stop, complete, copy, count_rows, notices, several_writes, watched,
+};
 use super::frame::{Bind, Format, Message, Target};
 use super::reply::{self, Severity};
 use super::socket::{End, OUT_BYTES, Socket};
@@ -66,6 +68,9 @@ pub struct Extended {
     /// Skipping up to the Sync.
     failed: Cell<bool>,
     deferred: Vec<Deferred>,
+    /// A COPY has run since the last Sync. It runs when its data has ended, for then the client
+    /// waits for the outcome.
+    copied: bool,
 }
 
 impl Extended {
@@ -74,6 +79,7 @@ impl Extended {
         self.failed.set(false);
         self.portals.clear();
         self.deferred.clear();
+        self.copied = false;
     }
 
     /// Tells the client and skips what follows. Nothing that waited runs.
@@ -332,8 +338,18 @@ impl Extended {
         };
         let first = matches!(*portal.run.borrow(), Run::Waiting);
         if portal.writes() && first {
-            if self.deferred.iter().any(waits) {
+            if self.copied || self.deferred.iter().any(waits) {
                 return Err(Stop::Failed(several_writes()));
+            }
+            let statement = portal.statement.as_ref().map(|s| &s.parsed.statement);
+            let data = statement.map(|s| session.copy_in(s)).transpose()?.flatten();
+            if let Some(data) = data {
+                self.copied = true;
+                portal.run.replace(Run::Ended {
+                    tag: Tag::Empty,
+                    wrote: true,
+                });
+                return copy(socket, session, data).await;
             }
         } else if self.deferred.is_empty() {
             return execute(&portal, rows_max, socket, session).await;
