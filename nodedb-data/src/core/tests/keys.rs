@@ -1,9 +1,10 @@
 //! Rows by key: write, read, crash, recover.
 
-use nodedb_bridge::plan::OnConflict;
+use nodedb_bridge::plan::{OnConflict, Output, SetExpr};
+use nodedb_bridge::reply::Frame;
 use nodedb_types::{CommitTs, SqlState};
 
-use super::machine::{Machine, fails, with_collection};
+use super::machine::{Machine, fails, query, with_collection};
 use crate::io::sim::TearVariant;
 
 #[test]
@@ -102,6 +103,32 @@ fn writers_of_one_row_share_a_flush_and_readers_wait_for_what_is_below_them() {
         "nobody held history that far back"
     );
     drop(held);
+}
+
+#[test]
+fn history_beyond_its_limit_fails_the_oldest_reader_and_only_that() {
+    let mut machine = Machine::new(15, 4);
+    machine.history_bytes_max = 200_000;
+    let mut node = with_collection(&mut machine, 1);
+    for id in 0..10 {
+        let row = node.put(id, Some(0), "first");
+        node.write(vec![row]).unwrap().result.unwrap();
+    }
+    let old = node.slot.acquire();
+    for n in 1..60 {
+        let row = node.put(1, Some(n), &"x".repeat(10_000));
+        node.write(vec![row]).unwrap().result.unwrap();
+    }
+    let failure = node.get_at(1, old.snapshot()).unwrap().unwrap_err();
+    assert_eq!(failure.code(), SqlState::SnapshotTooOld);
+    // A count needs no rows but must not be wrong either.
+    let count = query(SetExpr::All, Vec::new(), Output::Count);
+    let answer = node.query(count.clone(), old.snapshot()).unwrap();
+    fails(&answer[0], SqlState::SnapshotTooOld);
+    let now = node.slot.acquire();
+    let answer = node.query(count, now.snapshot()).unwrap();
+    assert!(matches!(answer[0].frames[..], [Frame::Count(10)]));
+    assert!(node.cores[0].row_bytes() < 400_000, "history is bounded");
 }
 
 #[test]

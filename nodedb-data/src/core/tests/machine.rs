@@ -642,6 +642,12 @@ pub fn collection() -> Arc<Collection> {
     })
 }
 
+/// How many seeds a test of random histories runs: a few, or as many as `NODEDB_TEST_SEEDS` says.
+pub fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let wanted = std::env::var("NODEDB_TEST_SEEDS").ok();
+    0..wanted.and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
 /// Asserts a failure's code.
 pub fn fails(answer: &Answer, code: SqlState) -> &Failure {
     let failure = answer.result.as_ref().expect_err("it must fail");

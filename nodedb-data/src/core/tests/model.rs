@@ -11,7 +11,7 @@ use nodedb_bridge::expression::{Rewrite, RowRewrite};
 use nodedb_bridge::plan::{Outcome, RowAction, RowWrite, SchemaStep};
 use nodedb_types::{CommitTs, IndexId, Result};
 
-use super::machine::{Cells, Machine, Node, collection, encode, index_on_n};
+use super::machine::{Cells, Machine, Node, collection, encode, index_on_n, seeds};
 use crate::io::sim::{Rng, TearVariant};
 
 type Model = BTreeMap<i64, Cells>;
@@ -229,7 +229,7 @@ fn history(seed: u64) {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_half_done() {
-    for seed in 0..12 {
+    for seed in seeds(12) {
         history(seed);
     }
 }
