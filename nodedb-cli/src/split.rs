@@ -43,7 +43,7 @@ pub fn is_blank(text: &str) -> bool {
                 None => return false,
             }
         } else {
-            return rest.is_empty() || rest == ";";
+            return matches!(rest.trim_end(), "" | ";");
         };
         rest = rest.trim_start();
     }

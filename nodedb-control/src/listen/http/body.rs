@@ -264,7 +264,7 @@ mod tests {
             json!("1.50")
         );
         assert_eq!(shown(Value::Bytea(vec![1, 255])), json!("\\x01ff"));
-        assert_eq!(shown(Value::Vector(vec![1.0, -2.5])), json!([1.0, -2.5]));
+        assert_eq!(shown(Value::Vector(vec![1.5, -2.5])), json!([1.5, -2.5]));
         assert_eq!(shown(Value::Float8(f64::NAN)), json!("NaN"));
         assert_eq!(shown(Value::Float8(1e300)), json!(1e300));
         assert_eq!(shown(Value::Text("a\"b\n".into())), json!("a\"b\n"));
