@@ -326,6 +326,8 @@ impl Session {
                     ast::DiscardObject::TEMP => "DISCARD TEMP",
                 })))
             }
+            // A listener that keeps statements by name has forgotten them by now; the others keep none.
+            ast::Statement::Deallocate { .. } => Ok(Execution::done(Tag::Plain("DEALLOCATE"))),
             // Listeners that can receive rows begin it themselves.
             ast::Statement::Copy { .. } => Err(Failure::unsupported("COPY over this protocol")),
             other => Err(refused(other, &prepared.parsed.text)),

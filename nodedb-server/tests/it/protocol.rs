@@ -124,3 +124,24 @@ fn copy_loads_rows_or_none() {
     });
     node.stop().expect("stops");
 }
+
+#[test]
+fn statements_are_forgotten_by_name() {
+    let folder = Folder::new();
+    let node = open(&folder, 1);
+    block_on(async {
+        let client = connect(&node).await;
+        let statement = client.prepare("SELECT 1 + 1").await.expect("prepares");
+        client.query_one(&statement, &[]).await.expect("runs");
+        assert_eq!(
+            code(client.simple_query("DEALLOCATE nothing").await),
+            "26000"
+        );
+        client
+            .simple_query("DEALLOCATE ALL")
+            .await
+            .expect("forgets");
+        assert_eq!(code(client.query_one(&statement, &[]).await), "26000");
+    });
+    node.stop().expect("stops");
+}

@@ -249,6 +249,7 @@ impl Connection {
                 copy(&mut self.socket, &self.session, data).await?;
                 continue;
             }
+            self.extended.forget(&parsed.statement)?;
             let prepared = self.session.prepare(&parsed, &[])?;
             if !prepared.parameters.is_empty() {
                 return Err(Stop::Failed(Failure::new(

@@ -13,6 +13,7 @@ use arrow::array::RecordBatch;
 use bytes::BytesMut;
 use nodedb_types::limits::PREPARED_PER_SESSION_MAX;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+use sqlparser::ast;
 
 use super::connection::{
     Columns, Stop, complete, copy, count_rows, notices, several_writes, watched,
@@ -24,6 +25,7 @@ use super::value;
 use crate::session::Session;
 use crate::session::execution::{Execution, Tag};
 use crate::session::plans::Prepared;
+use crate::sql::{ddl, parse};
 
 /// OID that a client gives a parameter whose type it leaves open: none, or `unknown`.
 const UNKNOWN_OIDS: [u32; 2] = [0, 705];
@@ -96,6 +98,27 @@ impl Extended {
         }
         self.deferred.clear();
         reply::failure(out, Severity::Error, failure, offset);
+    }
+
+    /// `DEALLOCATE` and `DISCARD ALL` forget statements, which are kept here; the session does the
+    /// rest. Fails with 26000 when there is no statement of that name.
+    pub fn forget(&mut self, statement: &parse::Statement) -> Result<()> {
+        let parse::Statement::Sql(statement) = statement else {
+            return Ok(());
+        };
+        match &**statement {
+            ast::Statement::Deallocate { name, .. } if is_all(name) => self.statements.clear(),
+            ast::Statement::Deallocate { name, .. } => {
+                let name = ddl::fold(name)?;
+                self.statement(&name)?;
+                self.statements.remove(&name);
+            }
+            ast::Statement::Discard {
+                object_type: ast::DiscardObject::ALL,
+            } => self.statements.clear(),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// A message other than a simple query.
@@ -352,6 +375,11 @@ impl Extended {
                 return copy(socket, session, data).await;
             }
         } else if self.deferred.is_empty() {
+            if let Some(statement) = &portal.statement
+                && first
+            {
+                self.forget(&statement.parsed.statement)?;
+            }
             return execute(&portal, rows_max, socket, session).await;
         }
         self.deferred.push(Deferred::Execute { portal, rows_max });
@@ -363,6 +391,11 @@ impl Portal {
     fn writes(&self) -> bool {
         self.statement.as_ref().is_some_and(|s| s.writes())
     }
+}
+
+/// `DEALLOCATE ALL`, unless a statement is called "all" in quotes.
+fn is_all(name: &ast::Ident) -> bool {
+    name.quote_style.is_none() && name.value.eq_ignore_ascii_case("all")
 }
 
 fn check_formats(formats: &[Format], wanted: usize, what: &str) -> Result<()> {
