@@ -348,12 +348,16 @@ fn is_deeper(set: &SetExpr, levels: usize) -> bool {
     }
 }
 
-/// The index by its id; control plans only with public ones, which every shard has.
+/// The index by its id; control plans only with public ones, which every shard has. One that was
+/// dropped since is a changed schema: control plans again.
 pub(super) fn index_of(rows: &dyn Rows, index: nodedb_types::IndexId) -> Result<SharedIndex> {
     let found = rows.index(index);
     found.ok_or_else(|| {
-        let message = format!("index {index} does not exist on shard {}", rows.shard());
-        Failure::new(SqlState::UndefinedObject, message)
+        let message = "the schema changed while the statement ran";
+        let detail = format!("index {index} does not exist on shard {}", rows.shard());
+        Failure::new(SqlState::SerializationFailure, message)
+            .with_detail(detail)
+            .retryable()
     })
 }
 
