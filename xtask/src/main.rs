@@ -1,10 +1,12 @@
-//! Developer commands that never ship: `cargo xtask tidy` proves the rules of the house.
+//! Developer commands that never ship: `cargo xtask tidy` proves the rules of the house,
+//! `cargo xtask soak` runs the loops in their long form.
 //!
 //! A command is one module and one line in [`COMMANDS`]. Nothing here is linked into `ndb`, so
 //! this crate may use `anyhow` and print to standard output.
 
 #![allow(clippy::print_stdout)]
 
+mod soak;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -17,11 +19,18 @@ type Command = (
     fn(&Path) -> anyhow::Result<bool>,
 );
 
-const COMMANDS: &[Command] = &[(
-    "tidy",
-    "check the crate graph, banned calls, headers, links and words",
-    tidy::run,
-)];
+const COMMANDS: &[Command] = &[
+    (
+        "tidy",
+        "check the crate graph, banned calls, headers, links and words",
+        tidy::run,
+    ),
+    (
+        "soak",
+        "run the kill and crash loops in their long form",
+        soak::run,
+    ),
+];
 
 fn main() -> ExitCode {
     let name = std::env::args().nth(1).unwrap_or_default();

@@ -103,11 +103,16 @@ fn visit(tree: &Tree, path: &str, folder: &str, seen: &mut BTreeSet<String>) {
     }
 }
 
+/// The path of `name` seen from `folder`; `..` leads out of it.
 fn join(folder: &str, name: &str) -> String {
-    match folder {
-        "" => name.to_owned(),
-        _ => format!("{folder}/{name}"),
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in name.split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
     }
+    parts.join("/")
 }
 
 /// A line `mod name;`.
@@ -208,7 +213,12 @@ mod tests {
             ("a/src/d/e.rs", ""),
             ("a/src/f/g.rs", ""),
             ("a/src/not.rs", ""),
-            ("a/tests/it/main.rs", "mod one;"),
+            (
+                "a/tests/it/main.rs",
+                "mod one;\n#[path = \"../shared/mod.rs\"]\nmod shared;",
+            ),
+            ("a/tests/shared/mod.rs", "mod more;"),
+            ("a/tests/shared/more.rs", ""),
             ("a/tests/it/one.rs", ""),
             ("a/tests/it/two.rs", ""),
         ]);
