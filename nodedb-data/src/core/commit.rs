@@ -183,6 +183,9 @@ impl State {
             }
             return Err(refused.error.into());
         }
+        if self.config.faults.acknowledge_early {
+            ticket.finish(Ok(()));
+        }
         Ok(ticket)
     }
 
@@ -343,6 +346,8 @@ impl State {
             .commit_ts()
             .expect("rows that are applied have a timestamp");
         for part in parts {
+            let loses_updates = self.config.faults.drop_index_updates;
+            part.table.loses_updates.set(loses_updates);
             let commit = Commit {
                 commit_ts,
                 actor,

@@ -4,6 +4,17 @@ use std::path::PathBuf;
 
 use nodedb_types::{CoreId, ShardId};
 
+/// Faults that a core has on purpose, so that the suites can show that they would notice them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// An update of a row is left out of its indexes.
+    pub drop_index_updates: bool,
+    /// Writes are answered when they are appended, and not when they are durable.
+    pub acknowledge_early: bool,
+    /// Replay passes over the outcomes of transactions.
+    pub forget_outcomes: bool,
+}
+
 /// Same on all cores of a run, but for `core`.
 #[derive(Clone, Debug)]
 pub struct CoreConfig {
@@ -24,6 +35,8 @@ pub struct CoreConfig {
     pub page_faults: bool,
     /// Test: the log's segments are as small as possible.
     pub small_segments: bool,
+    /// Test: what the core does wrong.
+    pub faults: Faults,
 }
 
 impl CoreConfig {
@@ -39,6 +52,7 @@ impl CoreConfig {
             history_bytes_max: nodedb_types::limits::HISTORY_BYTES_MAX,
             page_faults: false,
             small_segments: false,
+            faults: Faults::default(),
         }
     }
 

@@ -40,7 +40,7 @@ use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::{Failure, Result};
 
-pub use config::CoreConfig;
+pub use config::{CoreConfig, Faults};
 use executor::Executor;
 pub use latch::NodeLatch;
 use reply::Reply;

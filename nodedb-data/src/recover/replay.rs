@@ -90,6 +90,10 @@ impl Replay {
                     .await
             }
             RecordKind::Prepare => self.prepare(header, record.payload, chain, at),
+            RecordKind::Decided if state.config.faults.forget_outcomes => {
+                self.prepared.remove(&(header.txn, header.shard));
+                Ok(())
+            }
             RecordKind::Decided => {
                 let open = self.prepared.remove(&(header.txn, header.shard));
                 let open = open.ok_or_else(|| malformed("an outcome without its Prepare"))?;

@@ -151,7 +151,7 @@ impl Table {
         effect: &RowEffect,
     ) -> Result<()> {
         let indexes = self.indexes.borrow();
-        if indexes.is_empty() {
+        if indexes.is_empty() || self.loses_updates.get() && effect.op == EventOp::Update {
             return Ok(());
         }
         let before = before.map(RowView::new).transpose()?;

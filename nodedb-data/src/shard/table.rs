@@ -63,6 +63,8 @@ pub struct Table {
     pub is_aged: Cell<bool>,
     /// It stands in the core's list of tables whose engines may merge.
     pub is_unmerged: Cell<bool>,
+    /// Test: updates of rows are left out of the indexes.
+    pub loses_updates: Cell<bool>,
 }
 
 impl Table {
@@ -96,6 +98,7 @@ impl Table {
             dropped: Cell::new(false),
             is_aged: Cell::new(false),
             is_unmerged: Cell::new(false),
+            loses_updates: Cell::new(false),
         }
     }
 
