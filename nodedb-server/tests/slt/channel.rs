@@ -31,7 +31,7 @@ pub struct Refused {
 
 pub enum Channel {
     Pgwire {
-        runtime: Runtime,
+        runtime: Box<Runtime>,
         client: Client,
         address: SocketAddr,
     },
@@ -50,7 +50,7 @@ pub fn open(road: Road, pg: SocketAddr, http: SocketAddr) -> Channel {
                 .expect("a runtime");
             let client = runtime.block_on(connect(pg));
             Channel::Pgwire {
-                runtime,
+                runtime: Box::new(runtime),
                 client,
                 address: pg,
             }
