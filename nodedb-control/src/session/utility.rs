@@ -237,6 +237,10 @@ impl Session {
                 if_not_exists,
                 options,
             } => {
+                // Nothing may be accepted that is not served: a node without readers has no streams.
+                if self.worker.node.streams.get().is_none() {
+                    return Err(Failure::unsupported("a change stream"));
+                }
                 let (name, if_not_exists) = (ddl::fold(name)?, *if_not_exists);
                 let collection = ddl::relation(collection)?;
                 let retention = retention(options)?;
