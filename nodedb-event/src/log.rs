@@ -87,6 +87,6 @@ mod tests {
     fn reading_is_held_to_its_rate() {
         assert_eq!(rest(0), Duration::ZERO);
         assert_eq!(rest(STREAM_LOG_BYTES_PER_SECOND), Duration::from_secs(1));
-        assert_eq!(rest(STREAM_LOG_BYTES_PER_SECOND / 1000).as_millis(), 1);
+        assert_eq!(rest(STREAM_LOG_BYTES_PER_SECOND / 1024).as_micros(), 976);
     }
 }

@@ -14,7 +14,7 @@ use nodedb_bridge::event::EventBatch;
 use nodedb_bridge::port::{
     EventPosition, LogQuery, ReaderGone, StreamEvent, StreamRequest, StreamSender,
 };
-use nodedb_types::limits::STREAM_PAGE_BYTES;
+use nodedb_types::limits::{STREAM_LOG_PAGE_BYTES, STREAM_PAGE_BYTES};
 use nodedb_types::{CollectionId, CommitTs, Result};
 
 use crate::bus::Next;
@@ -134,7 +134,7 @@ impl Reader<'_> {
             since: self.first,
             before,
             retention_bytes: self.retention_bytes,
-            bytes_max: STREAM_PAGE_BYTES,
+            bytes_max: STREAM_LOG_PAGE_BYTES,
         }
     }
 

@@ -160,8 +160,10 @@ fn memory_is_bounded_and_a_slow_reader_misses_nothing() {
 
 #[test]
 fn a_failure_of_the_log_reaches_the_reader() {
-    let (mut node, plane) = Node::start(64);
+    let (mut node, events) = Node::new(64);
     let first = node.insert(0, 0);
+    // What was committed before the plane began is in the log only.
+    let plane = node.plane(events);
     node.log
         .oldest
         .store(first.0 + 5, std::sync::atomic::Ordering::Relaxed);

@@ -116,10 +116,14 @@ impl Node {
 
     pub fn start(ring: usize) -> (Node, EventPlane) {
         let (node, events) = Node::new(ring);
-        let log = node.log.clone();
-        let open = Box::new(move || Ok(Box::new(log.clone()) as Box<dyn EventLog>));
-        let plane = EventPlane::start(events, node.clock.clone(), open).unwrap();
+        let plane = node.plane(events);
         (node, plane)
+    }
+
+    pub fn plane(&self, events: EventEnds) -> EventPlane {
+        let log = self.log.clone();
+        let open = Box::new(move || Ok(Box::new(log.clone()) as Box<dyn EventLog>));
+        EventPlane::start(events, self.clock.clone(), open).unwrap()
     }
 
     /// Takes a timestamp and holds the core's mark below it.
@@ -239,11 +243,8 @@ pub fn open(plane: &EventPlane, since: Option<u64>, follow: bool) -> Result<Stre
 
 /// Runs a future of a test.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread();
-    runtime
-        .build_local(Default::default())
-        .unwrap()
-        .block_on(future)
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.build().unwrap().block_on(future)
 }
 
 /// All rows of a read that ends.
