@@ -4,4 +4,3 @@ mod http;
 mod key;
 mod node;
 mod protocol;
-mod stream;

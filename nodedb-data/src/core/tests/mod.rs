@@ -6,7 +6,6 @@ mod indexes;
 mod keys;
 mod machine;
 mod model;
-mod replay;
 mod streams;
 mod threads;
 mod transactions;
