@@ -33,8 +33,6 @@ pub(super) fn staged_bytes(row: &StagedRow) -> usize {
 struct Transaction {
     dispatcher: Dispatcher,
     statement: Arc<Statement>,
-    /// For the decision and the outcome: no deadline and no schema version may stop these.
-    outcome: Arc<Statement>,
     txn: TxnId,
     shards: Arc<[ShardId]>,
     cores: Vec<CoreId>,
@@ -55,9 +53,6 @@ pub(super) async fn commit(
     let transaction = Transaction {
         dispatcher,
         statement: caller.write_statement(),
-        outcome: caller
-            .worker
-            .system_statement(caller.worker.node.clock.now()),
         txn: TxnId(caller.worker.node.clock.next().0),
         shards: shards.into(),
         cores,
@@ -137,7 +132,7 @@ impl Transaction {
             commit_ts,
             participants: self.shards.clone(),
         });
-        let reader = self.dispatcher.send(core, &self.outcome, op).await;
+        let reader = self.dispatcher.send(core, &self.statement, op).await;
         self.dispatcher.done(reader).await
     }
 
@@ -150,7 +145,7 @@ impl Transaction {
                 txn: self.txn,
                 outcome,
             });
-            readers.push(self.dispatcher.send(*core, &self.outcome, op).await);
+            readers.push(self.dispatcher.send(*core, &self.statement, op).await);
         }
         let _ = self.dispatcher.all_done(readers).await;
     }
