@@ -33,6 +33,8 @@ pub(super) fn staged_bytes(row: &StagedRow) -> usize {
 struct Transaction {
     dispatcher: Dispatcher,
     statement: Arc<Statement>,
+    /// For the decision and the outcome: no deadline and no schema version may stop these.
+    outcome: Arc<Statement>,
     txn: TxnId,
     shards: Arc<[ShardId]>,
     cores: Vec<CoreId>,
@@ -53,6 +55,9 @@ pub(super) async fn commit(
     let transaction = Transaction {
         dispatcher,
         statement: caller.write_statement(),
+        outcome: caller
+            .worker
+            .system_statement(caller.worker.node.clock.now()),
         txn: TxnId(caller.worker.node.clock.next().0),
         shards: shards.into(),
         cores,
@@ -132,7 +137,7 @@ impl Transaction {
             commit_ts,
             participants: self.shards.clone(),
         });
-        let reader = self.dispatcher.send(core, &self.statement, op).await;
+        let reader = self.dispatcher.send(core, &self.outcome, op).await;
         self.dispatcher.done(reader).await
     }
 
@@ -145,7 +150,7 @@ impl Transaction {
                 txn: self.txn,
                 outcome,
             });
-            readers.push(self.dispatcher.send(*core, &self.statement, op).await);
+            readers.push(self.dispatcher.send(*core, &self.outcome, op).await);
         }
         let _ = self.dispatcher.all_done(readers).await;
     }

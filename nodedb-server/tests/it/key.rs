@@ -139,3 +139,50 @@ fn statements_over_several_cores_are_atomic() {
     });
     node.stop().expect("stops");
 }
+
+#[test]
+fn concurrent_statements_over_cores_keep_the_sum() {
+    let folder = Folder::new();
+    let node = open(&folder, 4);
+    block_on(async {
+        let client = connect(&node).await;
+        client
+            .batch_execute("CREATE TABLE t (id bigint PRIMARY KEY, n bigint)")
+            .await
+            .expect("creates");
+        let values: Vec<String> = (0..16).map(|i| format!("({i}, 100)")).collect();
+        let text = format!("INSERT INTO t VALUES {}", values.join(", "));
+        client.execute(&text, &[]).await.expect("inserts");
+        let mut writers = Vec::new();
+        for w in 0..3i64 {
+            let writer = connect(&node).await;
+            writers.push(tokio::spawn(async move {
+                for i in 0..10i64 {
+                    // One row gives what another gets, in one statement.
+                    let (a, b) = ((w * 5 + i) % 16, (w * 5 + i * 3 + 1) % 16);
+                    let text = format!(
+                        "UPDATE t SET n = n + CASE WHEN id = {a} THEN 1 ELSE -1 END WHERE id IN ({a}, {b})"
+                    );
+                    if a != b {
+                        writer.execute(&text, &[]).await.expect("moves");
+                    }
+                }
+            }));
+        }
+        for _ in 0..20 {
+            let row = client
+                .query_one("SELECT sum(n)::bigint FROM t", &[])
+                .await
+                .expect("adds up");
+            assert_eq!(
+                row.get::<_, i64>(0),
+                1600,
+                "a reader saw half of a statement"
+            );
+        }
+        for writer in writers {
+            writer.await.expect("the writer ends");
+        }
+    });
+    node.stop().expect("stops");
+}
