@@ -12,7 +12,7 @@ use nodedb_bridge::plan::{Direction, TextStatistics};
 use nodedb_types::row::RowView;
 use nodedb_types::{Result, Surrogate};
 
-use super::{Engine, Estimate, Hashes, Place, Ranked, SharedIndex, Truth};
+use super::{Engine, Estimate, Frozen, Hashes, Place, Ranked, SharedIndex, ThawPart, Truth};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -107,6 +107,15 @@ pub trait IndexEngine {
         turn: &Turn<'_>,
     ) -> Poll<Result<()>>;
     fn work(&mut self, budget: &Budget) -> Result<bool>;
+    fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>>;
+    fn freeze(&mut self) -> Result<Option<Frozen>>;
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()>;
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>>;
     fn bytes(&self) -> usize;
 }
 
@@ -227,6 +236,27 @@ impl<E: Engine> IndexEngine for Erased<E> {
 
     fn work(&mut self, budget: &Budget) -> Result<bool> {
         self.0.work(budget)
+    }
+
+    fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>> {
+        self.0.poll_settle(turn)
+    }
+
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        self.0.freeze()
+    }
+
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        self.0.thaw(header, parts)
+    }
+
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        self.0.poll_thaw_part(part, cursor, turn)
     }
 
     fn bytes(&self) -> usize {

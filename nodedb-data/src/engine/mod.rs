@@ -15,6 +15,7 @@
 //! nothing else; engine authors need only read [`Engine`].
 
 pub(crate) mod erased;
+pub mod image;
 pub mod ordered;
 pub mod place;
 mod surrogate_map;
@@ -33,6 +34,7 @@ use nodedb_types::row::RowView;
 use nodedb_types::{Collection, Failure, Index, Result, SqlState, Surrogate};
 
 pub use erased::{IndexEngine, Ranking, Source, Survey};
+pub use image::{Frozen, FrozenPart, ThawPart};
 
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
@@ -244,6 +246,39 @@ pub trait Engine: 'static {
     fn work(&mut self, budget: &Budget) -> Result<bool> {
         let _ = budget;
         Ok(false)
+    }
+
+    /// Gets ready for a cheap [`Engine::freeze`]: finishes or seals what would otherwise have to be
+    /// copied. Called before it in turns of its own; commits may come in between.
+    fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>> {
+        let _ = turn;
+        Poll::Ready(Ok(()))
+    }
+
+    /// The index as it is now, between two commits, for a checkpoint; see [`image`]. At once and
+    /// without copying more than about 1 MiB. `None`: the index has no image and is built from the
+    /// rows at a start.
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        Ok(None)
+    }
+
+    /// Begins to bring back a frozen index; `self` is empty. `parts` follow. Fails with XX001 for
+    /// bytes that make no sense.
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        let _ = (header, parts);
+        Err(image::malformed("its engine has none"))
+    }
+
+    /// Takes in the next part. Called again with the same part and cursor (0 at first, else the
+    /// engine's own business) until it is ready. After the last part the index is whole.
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        let _ = (part, cursor, turn);
+        Poll::Ready(Err(image::malformed("its engine has none")))
     }
 
     /// Memory held, bytes.
