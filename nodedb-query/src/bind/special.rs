@@ -9,7 +9,7 @@ use super::name::{fold_case, name_parts, schema_and_name};
 use super::{Binder, type_of};
 use crate::expr::types::{casts_explicitly, common_type};
 use crate::expr::{CompareOp, Expr, Unknown};
-use crate::function::overloads;
+use crate::function::{absent, overloads};
 use crate::rel::Extra;
 
 /// The type that a declaration or cast names.
@@ -294,11 +294,23 @@ impl Binder<'_> {
                 span,
             ));
         }
+        if absent::is_absent(&name) {
+            return Err(self.at(Failure::unsupported(format!("{name}()")), span));
+        }
         if function.over.is_some() {
             return self.window_call(&name, function);
         }
         if super::aggregate::kind(&name).is_some() {
             return self.aggregate_call(&name, function);
+        }
+        if super::window::kind(&name).is_some() {
+            return Err(self.at(
+                Failure::new(
+                    SqlState::WrongObjectType,
+                    format!("window function {name} requires an OVER clause"),
+                ),
+                span,
+            ));
         }
         if function.filter.is_some() || !function.within_group.is_empty() {
             return Err(Failure::new(

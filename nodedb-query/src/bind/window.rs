@@ -10,7 +10,7 @@ use crate::expr::Expr;
 use crate::function::resolve::undefined;
 use crate::rel::{Frame, FrameBound, FrameUnits, WindowCall, WindowKind};
 
-fn kind(name: &str) -> Option<WindowKind> {
+pub(super) fn kind(name: &str) -> Option<WindowKind> {
     Some(match name {
         "row_number" => WindowKind::RowNumber,
         "rank" => WindowKind::Rank,

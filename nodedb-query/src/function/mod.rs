@@ -5,6 +5,7 @@
 //! generated from the same table ([`reference`]). Operators are functions named by their symbol.
 //! What needs the binder (aggregates, windows, `text_match`, catalog lookups) is resolved there.
 
+pub(crate) mod absent;
 pub(crate) mod arithmetic;
 pub(crate) mod compare;
 mod datetime;
