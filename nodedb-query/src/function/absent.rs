@@ -255,14 +255,7 @@ static ABSENT: &[&str] = &[
 ];
 
 /// Families of functions, by the beginnings of their names.
-static FAMILIES: &[&str] = &[
-    "jsonb_path_",
-    "lo_",
-    "pg_stat_get_",
-    "regr_",
-    "txid_",
-    "xml",
-];
+static FAMILIES: &[&str] = &["jsonb_path_", "lo_", "pg_stat_get_", "regr_", "xml"];
 
 /// Whether the function exists elsewhere.
 pub(crate) fn is_absent(name: &str) -> bool {
