@@ -7,12 +7,15 @@
 //! The server plugs them together (P1).
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::channel::{mpsc, oneshot};
 use nodedb_types::schema::Stream;
-use nodedb_types::{Collection, CollectionId, CommitTs, DataType, Lsn, Result, ShardId};
+use nodedb_types::{
+    Collection, CollectionId, CommitTs, DataType, Failure, Lsn, Result, ShardId, SqlState,
+};
 
 use crate::event::EventBatch;
 
@@ -123,48 +126,89 @@ pub trait StreamReader: Send + Sync {
 /// Rows of a stream in commit order, in pieces of bounded size. The plane waits for the reader
 /// with one piece made ahead; dropping this ends the read.
 pub struct StreamRows {
-    pieces: mpsc::Receiver<Result<Vec<StreamEvent>>>,
+    pieces: mpsc::Receiver<Piece>,
+    /// The end or a failure was seen.
+    over: bool,
     /// Dropped with the rows, which tells the plane at once.
     _open: oneshot::Sender<()>,
 }
 
-/// The plane's end of [`StreamRows`].
-pub struct StreamSender {
-    pieces: mpsc::Sender<Result<Vec<StreamEvent>>>,
-    gone: oneshot::Receiver<()>,
+enum Piece {
+    Events(Result<Vec<StreamEvent>>),
+    End,
 }
 
-/// Connects a read's two ends.
-pub fn stream_rows() -> (StreamSender, StreamRows) {
+/// The plane's end of [`StreamRows`].
+pub struct StreamSender(mpsc::Sender<Piece>);
+
+/// Ready once the rows have been dropped.
+pub struct ReaderGone(oneshot::Receiver<()>);
+
+/// Connects the two ends of a read.
+pub fn stream_rows() -> (StreamSender, ReaderGone, StreamRows) {
     let (tx, rx) = mpsc::channel(0);
     let (open, gone) = oneshot::channel();
     let rows = StreamRows {
         pieces: rx,
+        over: false,
         _open: open,
     };
-    (StreamSender { pieces: tx, gone }, rows)
+    (StreamSender(tx), ReaderGone(gone), rows)
 }
 
 impl StreamRows {
-    /// The next piece; `None` at the end of a read that does not follow. A failure is the last.
+    /// The next piece; `None` at the end of a read that does not follow. A failure is the last;
+    /// 57P01 when the plane stopped before the end.
     pub async fn next(&mut self) -> Option<Result<Vec<StreamEvent>>> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// As [`StreamRows::next`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Vec<StreamEvent>>>> {
-        futures::Stream::poll_next(std::pin::Pin::new(&mut self.pieces), cx)
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let piece = std::task::ready!(futures::Stream::poll_next(Pin::new(&mut self.pieces), cx));
+        Poll::Ready(match piece {
+            Some(Piece::Events(Ok(events))) => Some(Ok(events)),
+            Some(Piece::Events(Err(failure))) => {
+                self.over = true;
+                Some(Err(failure))
+            }
+            Some(Piece::End) => {
+                self.over = true;
+                None
+            }
+            None => {
+                self.over = true;
+                let message = "the server is shutting down";
+                Some(Err(Failure::new(SqlState::AdminShutdown, message)))
+            }
+        })
     }
 }
 
 impl StreamSender {
     /// Hands over a piece when there is room. False: the reader has gone.
     pub async fn send(&mut self, piece: Result<Vec<StreamEvent>>) -> bool {
-        let ready = poll_fn(|cx| self.pieces.poll_ready(cx)).await;
-        ready.is_ok() && self.pieces.start_send(piece).is_ok()
+        self.put(Piece::Events(piece)).await
     }
 
-    /// Ready once the reader has gone.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        std::pin::Pin::new(&mut self.gone).poll(cx).map(|_| ())
+    /// Says that the read is over. Without it the reader sees a shutdown.
+    pub async fn end(mut self) {
+        self.put(Piece::End).await;
+    }
+
+    async fn put(&mut self, piece: Piece) -> bool {
+        let ready = poll_fn(|cx| self.0.poll_ready(cx)).await;
+        ready.is_ok() && self.0.start_send(piece).is_ok()
+    }
+}
+
+impl Future for ReaderGone {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(|_| ())
     }
 }

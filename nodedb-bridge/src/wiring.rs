@@ -54,6 +54,8 @@ pub struct EventEnds {
     pub low: Vec<Arc<LowMark>>,
     /// By core; for whoever implements `port::EventLog`.
     pub log_ends: Vec<Arc<AtomicU64>>,
+    /// By core; a core may wait for room in its ring to say what it left out.
+    pub core_wakes: Vec<Arc<Wake>>,
     pub wake: Arc<Wake>,
 }
 
@@ -91,6 +93,7 @@ pub fn wire(
         events: Vec::new(),
         low: Vec::new(),
         log_ends: Vec::new(),
+        core_wakes: Vec::new(),
         wake: event_wake.clone(),
     };
     let worker_wakes = (0..workers)
@@ -108,6 +111,8 @@ pub fn wire(
         event_ends.low.push(low.clone());
         let log_end = Arc::new(AtomicU64::new(0));
         event_ends.log_ends.push(log_end.clone());
+        let wake = Wake::new()?;
+        event_ends.core_wakes.push(wake.clone());
         core_ends.push(CoreEnds {
             core: CoreId(core),
             requests: Vec::new(),
@@ -118,7 +123,7 @@ pub fn wire(
             event_wake: event_wake.clone(),
             low,
             log_end,
-            wake: Wake::new()?,
+            wake,
         });
     }
     let mut worker_ends = Vec::new();

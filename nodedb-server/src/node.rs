@@ -11,14 +11,17 @@ use std::sync::mpsc;
 use std::thread::available_parallelism;
 
 use nodedb_bridge::clock::{Clock, Snapshots, TimeSource};
-use nodedb_bridge::wiring::{self, CoreEnds, Depths, EventEnds, WorkerEnds};
+use nodedb_bridge::port::{EventLog, OpenEventLog};
+use nodedb_bridge::wiring::{self, CoreEnds, Depths, WorkerEnds};
 use nodedb_control::catalog::boot;
 use nodedb_control::listen::{self, http, pgwire};
 use nodedb_control::node::Facts;
 use nodedb_control::worker::pool::{self, Pool, PoolConfig, Threads};
-use nodedb_data::core::run::{CoreThread, IoChoice, ThreadConfig};
+use nodedb_data::core::run::{self, CoreThread, IoChoice, ThreadConfig};
 use nodedb_data::core::{CoreConfig, NodeLatch, Shared};
+use nodedb_data::emit::log::{EventLogConfig, LogReader};
 use nodedb_data::io::uring::probe_uring;
+use nodedb_event::EventPlane;
 use nodedb_query::{Executor, ExecutorConfig};
 use nodedb_types::{CoreId, Failure, Result, SqlState, limits};
 
@@ -48,9 +51,9 @@ pub struct Node {
 /// In the order in which they are taken apart.
 struct Parts {
     workers: Threads,
+    /// Ends with the workers that read from it, before the cores whose logs it reads.
+    events: EventPlane,
     cores: Vec<CoreThread>,
-    /// Held so that cores can tell of their writes; a subscriber takes it over.
-    _events: EventEnds,
     _data_dir: DataDir,
 }
 
@@ -122,13 +125,23 @@ impl Node {
         let cores = start_cores(&layout, io, &template, core_ends, &shared)?;
         let facts = facts(config, manifest.shards, manifest.key_seed()?, &layout);
         let executor = executor(config)?;
+        let log = EventLogConfig {
+            data_dir: template.data_dir.clone(),
+            database: template.database,
+            epoch: template.epoch,
+            log_ends: events.log_ends.clone(),
+        };
+        let events = EventPlane::start(events, clock.clone(), open_log(log, io))
+            .map_err(|e| cannot("cannot start the event plane", &e))?;
         let node = nodedb_control::node::Node::new(facts, clock, Some(executor), Box::new(die));
+        // The node was just made, so nobody has plugged anything in.
+        let _ = node.streams.set(Arc::new(events.streams()));
         let (pool, workers) = start_workers(worker_ends, &node, &snapshots, &layout, depths)?;
         let served = sockets.serve(&pool, &node);
         let parts = Parts {
             workers,
+            events,
             cores,
-            _events: events,
             _data_dir: data_dir,
         };
         match served {
@@ -179,6 +192,7 @@ impl Drop for Node {
 impl Parts {
     fn stop(self) -> Result<()> {
         self.workers.stop();
+        self.events.stop();
         let ends: Vec<Result<()>> = self.cores.into_iter().map(CoreThread::stop).collect();
         ends.into_iter().collect()
     }
@@ -239,6 +253,15 @@ fn io_choice(setting: IoSetting, remarks: &mut Vec<String>) -> Result<IoChoice> 
             Ok(IoChoice::Threads)
         }
     }
+}
+
+/// How the event plane opens the logs: with files of its own, on its own thread.
+fn open_log(config: EventLogConfig, io: IoChoice) -> OpenEventLog {
+    Box::new(move || {
+        let io = run::open_io(io, None)?;
+        let log = LogReader::open(config.clone(), io)?;
+        Ok(Box::new(log) as Box<dyn EventLog>)
+    })
 }
 
 /// The settings that all cores share.

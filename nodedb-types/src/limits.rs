@@ -76,6 +76,9 @@ pub const STREAM_RETENTION_BYTES: u64 = 1 << 30;
 pub const STREAM_READERS_MAX: usize = 64;
 /// Rows of a stream that are made ready at a time, bytes as stored.
 pub const STREAM_PAGE_BYTES: usize = 64 << 10;
+/// Rows of a stream that are read back from the log at a time, bytes as stored: a page reads
+/// whole blocks of log, so small pages would read them again and again.
+pub const STREAM_LOG_PAGE_BYTES: usize = 512 << 10;
 /// Newest events that readers get without the log, bytes as stored.
 pub const STREAM_WINDOW_BYTES: usize = 2 << 20;
 /// Events that wait for slower cores before they are final, bytes as stored; beyond it they are

@@ -226,6 +226,7 @@ impl Core {
         (takes && self.requests.iter().any(|ring| !ring.is_empty()))
             || self.state.waiters.look_at_all()
             || self.executor.has_ready()
+            || self.state.emitter.can_settle()
     }
 
     /// The core's files; a thread parks in their wait.

@@ -118,7 +118,7 @@ fn run(
         pin_to(cpu);
     }
     let wake = ends.wake.clone();
-    let io = open_io(thread.io, &wake)?;
+    let io = open_io(thread.io, Some(wake.clone()))?;
     let time = shared.clock.time().clone();
     let mut core = Core::new(config, ends, io, shared, Box::new(thread_cpu_ns));
     let mut told = false;
@@ -163,12 +163,11 @@ fn run(
     }
 }
 
-fn open_io(choice: IoChoice, wake: &Arc<Wake>) -> Result<Box<dyn Io>, Failure> {
+/// Files of the kind asked for; a write to `wake` ends their wait.
+pub fn open_io(choice: IoChoice, wake: Option<Arc<Wake>>) -> Result<Box<dyn Io>, Failure> {
     let opened: std::io::Result<Box<dyn Io>> = match choice {
-        IoChoice::Uring => UringIo::new(Some(wake.clone())).map(|io| Box::new(io) as Box<dyn Io>),
-        IoChoice::Threads => {
-            ThreadIo::new(Some(wake.clone())).map(|io| Box::new(io) as Box<dyn Io>)
-        }
+        IoChoice::Uring => UringIo::new(wake).map(|io| Box::new(io) as Box<dyn Io>),
+        IoChoice::Threads => ThreadIo::new(wake).map(|io| Box::new(io) as Box<dyn Io>),
     };
     opened.map_err(|error| {
         Failure::new(

@@ -215,13 +215,9 @@ impl LogReader {
         let mut page = LogPage::default();
         let mut given = 0;
         for (position, found) in found {
-            let full = given >= query.bytes_max;
-            if position.commit_ts >= final_below || full {
-                page.next = Some(if full {
-                    position
-                } else {
-                    EventPosition::at(final_below)
-                });
+            // What lies above the final mark may have others before it that were not read.
+            if position.commit_ts >= final_below || given >= query.bytes_max {
+                page.next = Some(position.min(EventPosition::at(final_below)));
                 break;
             }
             let (header, effects) = match found {

@@ -67,6 +67,12 @@ impl Emitter {
         said
     }
 
+    /// Whether there is room for a word that waits; looked at before sleeping. The event plane
+    /// wakes a core whose ring it found full.
+    pub fn can_settle(&self) -> bool {
+        self.left_out.get().is_some() && self.ring.borrow().slots() > 0
+    }
+
     fn push(&self, emitted: Emitted) -> bool {
         let pushed = self.ring.borrow_mut().push(emitted).is_ok();
         self.rung.set(self.rung.get() | pushed);
@@ -78,6 +84,8 @@ impl Emitter {
     /// sees it finds them in the ring or in the log.
     pub fn publish(&self, low: CommitTs, log_end: Position) {
         self.log_end.store(log_end.to_bits(), Ordering::SeqCst);
+        // What was left out and not spoken of holds it down, or its absence would look final.
+        let low = self.left_out.get().map_or(low, |from| low.min(from));
         if self.low.low.load(Ordering::Relaxed) != low.0 {
             self.low.low.store(low.0, Ordering::SeqCst);
             self.rung.set(true);

@@ -4,3 +4,4 @@ mod http;
 mod key;
 mod node;
 mod protocol;
+mod stream;

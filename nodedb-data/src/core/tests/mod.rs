@@ -6,6 +6,7 @@ mod indexes;
 mod keys;
 mod machine;
 mod model;
+mod replay;
 mod streams;
 mod threads;
 mod transactions;

@@ -1,0 +1,220 @@
+//! The plane's thread, and the handle that control reads streams through.
+//!
+//! While a stream is being read the thread sleeps on its eventfd like any consumer of a ring and
+//! every commit wakes it. While none is, nobody waits for events: it looks at the rings a few
+//! times a second instead, which costs the cores nothing.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nodedb_bridge::clock::Clock;
+use nodedb_bridge::port::{
+    OpenEventLog, ReaderGone, StreamReader, StreamRequest, StreamRows, StreamSender, stream_rows,
+};
+use nodedb_bridge::wake::Wake;
+use nodedb_bridge::wiring::EventEnds;
+use nodedb_types::limits::STREAM_READERS_MAX;
+use nodedb_types::{Failure, Result, SqlState};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc};
+
+use crate::bus::{Bus, BusLimits};
+use crate::log::LogClient;
+use crate::stream;
+
+/// How often the rings are emptied while nobody reads.
+const UNREAD_DRAIN: Duration = Duration::from_millis(250);
+
+/// What the readers of a plane share.
+pub struct Shared {
+    pub bus: RefCell<Bus>,
+    /// More is final than before.
+    pub news: Notify,
+    pub log: LogClient,
+}
+
+impl Shared {
+    /// Takes what is in the rings and tells the readers; true when more is final than before.
+    pub fn drain(&self) -> bool {
+        let advanced = self.bus.borrow_mut().drain();
+        if advanced {
+            self.news.notify_waiters();
+        }
+        advanced
+    }
+}
+
+/// A read that was asked for.
+struct Opened {
+    request: StreamRequest,
+    to: StreamSender,
+    gone: ReaderGone,
+    seat: Seat,
+}
+
+/// Counts a reader for as long as it is served.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The handle by which streams are read. Clones share the plane.
+#[derive(Clone)]
+pub struct Streams {
+    opened: mpsc::Sender<Opened>,
+    readers: Arc<AtomicUsize>,
+}
+
+impl StreamReader for Streams {
+    fn open(&self, request: StreamRequest) -> Result<StreamRows> {
+        let taken = self.readers.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(self.readers.clone());
+        let full = || {
+            let message = "too many change streams are being read";
+            Failure::new(SqlState::TooManyConnections, message)
+                .with_detail(format!("At most {STREAM_READERS_MAX} are at a time."))
+        };
+        if taken >= STREAM_READERS_MAX {
+            return Err(full());
+        }
+        let (to, gone, rows) = stream_rows();
+        let opened = Opened {
+            request,
+            to,
+            gone,
+            seat,
+        };
+        self.opened.try_send(opened).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => full(),
+            mpsc::error::TrySendError::Closed(_) => {
+                Failure::new(SqlState::AdminShutdown, "the server is shutting down")
+            }
+        })?;
+        Ok(rows)
+    }
+}
+
+/// The running plane.
+pub struct EventPlane {
+    streams: Streams,
+    threads: Vec<JoinHandle<()>>,
+    stop: tokio::sync::watch::Sender<bool>,
+}
+
+impl EventPlane {
+    /// Starts the plane over cores that have recovered. Fails when the process is out of threads
+    /// or file descriptors.
+    pub fn start(ends: EventEnds, clock: Arc<Clock>, open_log: OpenEventLog) -> io::Result<Self> {
+        let (log, log_thread) = LogClient::start(open_log)?;
+        let (opened, requests) = mpsc::channel(STREAM_READERS_MAX);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let readers = Arc::new(AtomicUsize::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let wake = ends.wake.clone();
+        let seats = readers.clone();
+        let thread = std::thread::Builder::new()
+            .name("ndb-event".into())
+            .spawn(move || {
+                let shared = Rc::new(Shared {
+                    bus: RefCell::new(Bus::new(ends, clock, BusLimits::default())),
+                    news: Notify::new(),
+                    log,
+                });
+                let tasks = tokio::task::LocalSet::new();
+                let plane = run(shared, wake, requests, seats, stopped);
+                tasks
+                    .block_on(&runtime, plane)
+                    .expect("the plane can watch its eventfd");
+            })?;
+        Ok(EventPlane {
+            streams: Streams { opened, readers },
+            threads: vec![thread, log_thread],
+            stop,
+        })
+    }
+
+    /// The handle for control.
+    pub fn streams(&self) -> Streams {
+        self.streams.clone()
+    }
+
+    /// Ends every read and joins the threads.
+    pub fn stop(self) {
+        // Without a receiver the plane has ended already.
+        let _ = self.stop.send(true);
+        for thread in self.threads {
+            // A panic was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Keeps the eventfd open for as long as Tokio watches it.
+struct Watched(Arc<Wake>);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd()
+    }
+}
+
+async fn run(
+    shared: Rc<Shared>,
+    wake: Arc<Wake>,
+    mut requests: mpsc::Receiver<Opened>,
+    readers: Arc<AtomicUsize>,
+    mut stopped: tokio::sync::watch::Receiver<bool>,
+) -> io::Result<()> {
+    // SAFETY: the descriptor stays open and the same for as long as `Watched` lives, and is dropped
+    // with the registration.
+    let watched =
+        unsafe { AsyncFd::register_with_interest(Watched(wake.clone()), Interest::READABLE) }
+            .map_err(io::Error::from)?;
+    loop {
+        if shared.drain() {
+            // The readers that were woken run before the next look.
+            tokio::task::yield_now().await;
+        }
+        let read = readers.load(Ordering::Relaxed) > 0;
+        if read {
+            wake.prepare_sleep();
+            if shared.bus.borrow().has_news() {
+                wake.awake();
+                continue;
+            }
+        }
+        tokio::select! {
+            ready = watched.readable(), if read => {
+                // Readiness is cleared before the counter, so a wake between the two is seen.
+                ready?.clear_ready();
+            }
+            () = tokio::time::sleep(UNREAD_DRAIN), if !read => {}
+            opened = requests.recv() => {
+                if let Some(Opened { request, to, gone, seat }) = opened {
+                    let shared = shared.clone();
+                    tokio::task::spawn_local(async move {
+                        stream::serve(shared, request, to, gone).await;
+                        drop(seat);
+                    });
+                }
+            }
+            _ = stopped.changed() => return Ok(()),
+        }
+        if read {
+            wake.awake();
+            wake.drain();
+        }
+    }
+}

@@ -1,0 +1,195 @@
+mod node;
+
+use nodedb_types::limits::STREAM_READERS_MAX;
+use nodedb_types::{CommitTs, SqlState};
+
+use crate::bus::{Bus, BusLimits, Next};
+use node::{COLLECTION, Node, all, delete, ids, insert, open, some, update};
+use nodedb_bridge::port::EventPosition;
+
+#[test]
+fn rows_show_what_changed() {
+    let (mut node, plane) = Node::start(64);
+    let ts = node.begin(0);
+    node.finish(
+        0,
+        ts,
+        vec![insert(ts, 1), update(ts, 2, "x\"y"), delete(ts, 3)],
+    );
+    let rows = all(&mut open(&plane, None, false).unwrap()).unwrap();
+    let shown: Vec<_> = rows
+        .iter()
+        .map(|e| (e.op, &*e.key, e.before.as_deref(), e.after.as_deref()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (
+                "insert",
+                r#"{"id": 1}"#,
+                None,
+                Some(r#"{"id": 1, "name": "n"}"#)
+            ),
+            (
+                "update",
+                r#"{"id": 2}"#,
+                Some(r#"{"id": 2, "name": "n"}"#),
+                Some(r#"{"id": 2, "name": "x\"y"}"#)
+            ),
+            (
+                "delete",
+                r#"{"id": 3}"#,
+                Some(r#"{"id": 3, "name": "n"}"#),
+                None
+            ),
+        ]
+    );
+    assert!(rows.iter().all(|e| e.commit_ts == ts));
+    plane.stop();
+}
+
+#[test]
+fn only_what_no_core_can_come_before_is_shown() {
+    let (mut node, events) = Node::new(64);
+    let mut bus = Bus::new(events, node.clock.clone(), BusLimits::default());
+    let slow = node.begin(1);
+    let fast = node.insert(0, 1);
+    assert!(slow < fast);
+    bus.drain();
+    assert!(bus.final_before() <= slow);
+    let from = EventPosition::at(CommitTs(1));
+    let end = CommitTs(u64::MAX);
+    match bus.next(COLLECTION, from, end, 1 << 20) {
+        Next::Window(batches, _) => assert!(batches.is_empty()),
+        Next::Wait => {}
+        other => panic!("{other:?}"),
+    }
+    node.finish(1, slow, vec![insert(slow, 2)]);
+    assert!(bus.has_news() && bus.drain() && !bus.has_news());
+    let Next::Window(batches, next) = bus.next(COLLECTION, from, end, 1 << 20) else {
+        panic!("it is in the window");
+    };
+    let order: Vec<_> = batches.iter().map(|b| b.commit_ts).collect();
+    assert_eq!(order, [slow, fast]);
+    assert_eq!(next, EventPosition::at(bus.final_before()));
+    assert!(matches!(bus.next(COLLECTION, next, end, 1), Next::Wait));
+}
+
+#[test]
+fn a_reader_that_begins_sees_what_was_committed_and_ends() {
+    let (mut node, plane) = Node::start(64);
+    for id in 0..10 {
+        node.insert(id as usize % 2, id);
+    }
+    assert_eq!(
+        ids(&all(&mut open(&plane, None, false).unwrap()).unwrap()),
+        (0..10).collect::<Vec<_>>()
+    );
+    // An open commit on another core holds the read up, not for ever.
+    let slow = node.begin(1);
+    let since = node.insert(0, 10);
+    let mut rows = open(&plane, Some(since.0 - 2), false).unwrap();
+    node.finish(1, slow, vec![insert(slow, 11)]);
+    assert_eq!(ids(&all(&mut rows).unwrap()), [9, 11, 10]);
+    let mut rows = open(&plane, Some(u64::MAX >> 1), false).unwrap();
+    assert!(all(&mut rows).unwrap().is_empty());
+    plane.stop();
+}
+
+#[test]
+fn what_a_core_left_out_comes_from_the_log_in_order() {
+    let (mut node, plane) = Node::start(4);
+    let mut rows = open(&plane, None, true).unwrap();
+    let count = 3_000;
+    for id in 0..count {
+        node.insert(id as usize % 2, id);
+    }
+    let mut got = Vec::new();
+    while got.len() < count as usize {
+        node.step();
+        got.extend(ids(&some(&mut rows, 1)));
+    }
+    assert_eq!(got, (0..count).collect::<Vec<_>>());
+    assert!(node.log.pages.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    // And the live way goes on behind it.
+    node.step();
+    node.insert(0, count);
+    node.step();
+    assert_eq!(ids(&some(&mut rows, 1)), [count]);
+    plane.stop();
+}
+
+#[test]
+fn memory_is_bounded_and_a_slow_reader_misses_nothing() {
+    let (mut node, events) = Node::new(64);
+    let limits = BusLimits {
+        window_bytes: 2_000,
+        pending_bytes_max: 2_000,
+    };
+    let mut bus = Bus::new(events, node.clock.clone(), limits);
+    let first = node.insert(0, 0);
+    for id in 1..50 {
+        node.insert(0, id);
+        bus.drain();
+    }
+    let from = EventPosition::at(first);
+    let Next::Log { before } = bus.next(COLLECTION, from, CommitTs(u64::MAX), 1 << 20) else {
+        panic!("the window has moved on");
+    };
+    let (from, end) = (EventPosition::at(before), CommitTs(u64::MAX));
+    let Next::Window(batches, _) = bus.next(COLLECTION, from, end, 1 << 20) else {
+        panic!("the window begins there");
+    };
+    assert!(batches.len() < 20 && !batches.is_empty());
+    // A core that never finishes: what waits for it is left to the log, all of it.
+    node.begin(1);
+    for id in 50..100 {
+        node.insert(0, id);
+        bus.drain();
+    }
+    let final_before = bus.final_before();
+    let newest = node.insert(1, 100);
+    bus.drain();
+    assert!(bus.final_before() > final_before && bus.final_before() > newest);
+    let from = EventPosition::at(final_before);
+    assert!(matches!(
+        bus.next(COLLECTION, from, end, 1),
+        Next::Log { .. }
+    ));
+}
+
+#[test]
+fn a_failure_of_the_log_reaches_the_reader() {
+    let (mut node, events) = Node::new(64);
+    let first = node.insert(0, 0);
+    // What was committed before the plane began is in the log only.
+    let plane = node.plane(events);
+    node.log
+        .oldest
+        .store(first.0 + 5, std::sync::atomic::Ordering::Relaxed);
+    let failure = all(&mut open(&plane, Some(1), false).unwrap());
+    assert_eq!(
+        failure.unwrap_err().code(),
+        SqlState::ObjectNotInPrerequisiteState
+    );
+    plane.stop();
+}
+
+#[test]
+fn readers_are_counted_and_a_stop_is_told() {
+    let (node, plane) = Node::start(64);
+    let mut rows: Vec<_> = (0..STREAM_READERS_MAX)
+        .map(|_| open(&plane, None, true).unwrap())
+        .collect();
+    let refused = open(&plane, None, true).err().unwrap();
+    assert_eq!(refused.code(), SqlState::TooManyConnections);
+    rows.pop();
+    // The seat is free once the plane has seen it.
+    while open(&plane, None, false).is_err() {
+        std::thread::yield_now();
+    }
+    plane.stop();
+    let end = all(&mut rows[0]).unwrap_err();
+    assert_eq!(end.code(), SqlState::AdminShutdown);
+    drop(node);
+}
