@@ -23,7 +23,7 @@ use crate::shard::schema_codec::{SchemaRecord, encode_lease, encode_step};
 use crate::shard::table::{Table, TableIndex};
 use crate::wal::RecordKind;
 
-/// Rows of a build that are looked up at a time.
+/// Rows of a piece of a build.
 const BUILD_ROWS: usize = 64;
 /// Bytes of a row that cost a unit to index.
 const INDEX_BYTES_PER_UNIT: usize = 8;
@@ -174,18 +174,17 @@ impl State {
         index: &TableIndex,
         done: &mut u64,
     ) -> Result<bool> {
-        let Some(from) = index.built.get().checked_add(1) else {
-            return Ok(false);
-        };
-        // Stays in the same turn as the decision that nothing is left: a row inserted later than
-        // this finds the index complete.
-        let rows = table.alive_from(from, BUILD_ROWS);
-        if rows.is_empty() {
-            index.built.set(u32::MAX);
-            return Ok(false);
-        }
-        for surrogate in rows {
+        for _ in 0..BUILD_ROWS {
             self.indexes_ready(table).await;
+            // From here to `built` one turn: a row that is not found now, though its surrogate may
+            // be lower than others that are there already, finds the index covering it.
+            let Some(from) = index.built.get().checked_add(1) else {
+                return Ok(false);
+            };
+            let Some(&surrogate) = table.alive_from(from, 1).first() else {
+                index.built.set(u32::MAX);
+                return Ok(false);
+            };
             let units = build_row(table, index, surrogate)?;
             index.built.set(surrogate.get());
             *done += 1;

@@ -1,11 +1,13 @@
 //! Indexes built while rows change, dropped when unfinished, checked against the rows.
 
 use nodedb_bridge::event::{Emitted, EventOp};
-use nodedb_bridge::plan::{OnConflict, SchemaStep};
+use nodedb_bridge::plan::{Conclude, OnConflict, Outcome, SchemaStep};
 use nodedb_bridge::request::Op;
 use nodedb_types::{CommitTs, CoreId, IndexId, SqlState};
 
-use super::machine::{COLLECTION, Machine, Node, collection, fails, index_on_n, with_collection};
+use super::machine::{
+    COLLECTION, Machine, Node, collection, encode, fails, index_on_n, with_collection,
+};
 use crate::io::sim::TearVariant;
 
 const INDEX: IndexId = IndexId(5);
@@ -56,6 +58,50 @@ fn an_index_is_right_though_rows_change_while_it_is_built() {
     assert_eq!(node.count(INDEX, -1, -1).unwrap(), changed);
     assert_eq!(node.count(INDEX, 0, 10_000).unwrap(), kept);
     assert!(node.check().unwrap().is_empty());
+}
+
+/// A prepared transaction has its surrogates already; rows with larger ones are there before its
+/// own. Decided at any moment of the build, its row is in the index once.
+#[test]
+fn a_build_finds_rows_that_come_late_with_lower_surrogates() {
+    let text = "large ".repeat(4000);
+    for steps in 0..24 {
+        let mut machine = Machine::new(15, 1);
+        let mut node = with_collection(&mut machine, 1);
+        let fill = |node: &mut Node, ids: std::ops::Range<i64>| {
+            for id in ids {
+                let row = node.put(id, Some(1), &text);
+                node.write(vec![row]).unwrap().result.unwrap();
+            }
+        };
+        fill(&mut node, 0..5);
+        let late = [(100, Some(encode(100, Some(1), "late")))];
+        let staged = node.stage(&late).unwrap();
+        node.prepare(&staged).unwrap().unwrap();
+        fill(&mut node, 5..10);
+        node.schema(SchemaStep::AddIndex(index_on_n(INDEX)))
+            .unwrap()
+            .unwrap();
+        let ts = node.decide(&staged).unwrap();
+        let conclude = Op::Conclude(Conclude {
+            txn: staged.txn,
+            outcome: Outcome::Committed(ts),
+        });
+        let conclude = node.send(CoreId(0), node.statement(), conclude);
+        (0..steps).for_each(|_| node.step());
+        let build = Op::Schema(SchemaStep::BuildIndex {
+            index: INDEX,
+            snapshot: CommitTs(0),
+        });
+        let build = node.send(CoreId(0), node.statement(), build);
+        node.finish(conclude).unwrap().result.unwrap();
+        node.finish(build).unwrap().result.unwrap();
+        node.schema(SchemaStep::PublishIndex(INDEX))
+            .unwrap()
+            .unwrap();
+        assert_eq!(node.count(INDEX, 1, 1).unwrap(), 11, "after {steps} steps");
+        assert!(node.check().unwrap().is_empty());
+    }
 }
 
 #[test]
