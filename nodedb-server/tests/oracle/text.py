@@ -1,7 +1,7 @@
 """Full text as the specification says it: analysis, query grammar, matching and BM25.
 
 Analysis: runs of letters and digits are tokens; a token of more than 40 bytes is dropped and
-leaves a hole in the positions; lower case; English stem (Snowball 2); no stop words. All columns
+leaves a hole in the positions; lower case; English stem (Snowball 3); no stop words. All columns
 of a row are one document, with a gap of positions between columns.
 
 A query is a tree of tuples: ("word", text), ("prefix", text), ("phrase", text), ("and", [...]),

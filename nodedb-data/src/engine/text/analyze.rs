@@ -2,15 +2,16 @@
 //!
 //! A token is a run of letters and digits (Unicode's), lower-cased. One of more than
 //! [`TOKEN_BYTES_MAX`] bytes is left out but keeps its position, so that phrases do not close over
-//! it. `english` stems tokens by the Snowball English stemmer in its version 2 form and has no
-//! stop words; under `simple` a token is its own stem.
+//! it. `english` stems tokens ([`super::stem`]) and has no stop words; under `simple` a token is its
+//! own stem.
 //!
 //! Reading goes token by token from a [`Cursor`], so a long text can be taken in pieces.
 
 use std::borrow::Cow;
 
 use nodedb_types::{Failure, Index, Result};
-use rust_stemmers::{Algorithm, Stemmer};
+
+use super::stem;
 
 /// Longer tokens are encoded data rather than words.
 pub(super) const TOKEN_BYTES_MAX: usize = 40;
@@ -19,7 +20,7 @@ pub(super) const COLUMN_GAP: u32 = 1_000;
 
 /// Turns tokens into stems.
 pub(super) struct Analyzer {
-    stemmer: Option<Stemmer>,
+    is_english: bool,
 }
 
 impl Analyzer {
@@ -28,19 +29,17 @@ impl Analyzer {
         let mut options = index.options.iter();
         let name = options.find(|(name, _)| name == "analyzer");
         match name.map_or("english", |(_, value)| value) {
-            "english" => Ok(Analyzer {
-                stemmer: Some(Stemmer::create(Algorithm::English)),
-            }),
-            "simple" => Ok(Analyzer { stemmer: None }),
+            "english" => Ok(Analyzer { is_english: true }),
+            "simple" => Ok(Analyzer { is_english: false }),
             other => Err(Failure::internal(format!("unknown analyzer \"{other}\""))),
         }
     }
 
     /// The stem of a lower-cased token. It begins with the token's first byte.
     pub(super) fn stem<'a>(&self, token: &'a str) -> Cow<'a, str> {
-        match &self.stemmer {
-            Some(stemmer) => stemmer.stem(token),
-            None => Cow::Borrowed(token),
+        match self.is_english {
+            true => stem::english(token),
+            false => Cow::Borrowed(token),
         }
     }
 }

@@ -21,6 +21,7 @@ mod rank;
 mod rows;
 mod run;
 mod source;
+mod stem;
 mod survey;
 mod tail;
 mod terms;
