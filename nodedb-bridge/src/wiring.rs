@@ -31,6 +31,8 @@ pub struct CoreEnds {
     /// Up to where the core's log is durable, in the data plane's own terms; stored before `low`
     /// is raised, so that whoever has seen the mark finds the commits below it in the log.
     pub log_end: Arc<AtomicU64>,
+    /// Bytes that all cores together have logged since the start.
+    pub logged: Arc<AtomicU64>,
     pub wake: Arc<Wake>,
 }
 
@@ -96,6 +98,7 @@ pub fn wire(
         core_wakes: Vec::new(),
         wake: event_wake.clone(),
     };
+    let logged = Arc::new(AtomicU64::new(0));
     let worker_wakes = (0..workers)
         .map(|_| Wake::new())
         .collect::<io::Result<Vec<_>>>()?;
@@ -123,6 +126,7 @@ pub fn wire(
             event_wake: event_wake.clone(),
             low,
             log_end,
+            logged: logged.clone(),
             wake,
         });
     }

@@ -1,5 +1,6 @@
 //! Steps of schema changes and leases, as every shard's log records them.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use nodedb_types::{Collection, CollectionId, CommitTs, Index, IndexId, ShardId};
@@ -20,10 +21,12 @@ pub enum SchemaStep {
     /// Readers may use the index.
     PublishIndex(IndexId),
     DropIndex(IndexId),
-    /// Whether writes to the collection are logged with before images and emitted as events.
+    /// Whether writes to the collection are logged with before images and emitted as events, and
+    /// how much of the log its streams keep for reading them back, bytes. Answered when no write
+    /// without a before image can be committed any more.
     SetEmit {
         collection: CollectionId,
-        emit: bool,
+        retention_bytes: Option<NonZeroU64>,
     },
 }
 

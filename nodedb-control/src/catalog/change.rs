@@ -5,6 +5,7 @@
 //! which the next start drops. A change runs as a task of its own: a client that goes away does
 //! not leave half of one.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -266,11 +267,8 @@ pub async fn create_stream(
     }
     let collection = now.require(collection)?.clone();
     let id = StreamId(boot::next_id(worker, "stream", 1).await?);
-    let emit = SchemaStep::SetEmit {
-        collection: collection.id,
-        emit: true,
-    };
-    everywhere(worker, &emit).await?;
+    let others = now.streams_of(collection.id).map(|s| s.retention_bytes);
+    set_emit(worker, collection.id, others.chain([retention_bytes]).max()).await?;
     // From here on every commit of every core is logged with what the stream shows of it.
     let stream = Stream {
         id,
@@ -293,14 +291,22 @@ pub async fn drop_stream(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Re
     let id = Value::Int8(i64::from(stream.id.0));
     store::delete(worker, system::STREAMS, &id).await?;
     let next = now.without_stream(name);
-    let last = next.streams_of(stream.collection).next().is_none();
+    let others = next.streams_of(stream.collection);
+    let retention_bytes = others.map(|s| s.retention_bytes).max();
     publish(worker, next);
-    if last {
-        let quiet = SchemaStep::SetEmit {
-            collection: stream.collection,
-            emit: false,
-        };
-        everywhere(worker, &quiet).await?;
-    }
+    set_emit(worker, stream.collection, retention_bytes).await?;
     Ok(Outcome::Done)
+}
+
+/// Tells the cores how much of the log the streams of a collection keep; `None`: it has none.
+async fn set_emit(
+    worker: &Rc<Worker>,
+    collection: CollectionId,
+    retention_bytes: Option<u64>,
+) -> Result<()> {
+    let step = SchemaStep::SetEmit {
+        collection,
+        retention_bytes: retention_bytes.and_then(NonZeroU64::new),
+    };
+    everywhere(worker, &step).await
 }

@@ -375,7 +375,7 @@ impl State {
 
     fn emit(&self, part: &Part, commit_ts: CommitTs, actor: ActorId, lsns: &[(ShardId, Lsn)]) {
         let table = &part.table;
-        if !table.emit.get() || table.id.is_system() || table.is_dropped() {
+        if table.emit.get().is_none() || table.id.is_system() || table.is_dropped() {
             return;
         }
         let lsn = lsns.iter().find(|(shard, _)| *shard == table.shard);

@@ -48,6 +48,7 @@ use state::State;
 use turns::Turns;
 
 use crate::emit::Emitter;
+use crate::emit::retention::Retention;
 use crate::io::{Io, IoHandle};
 use crate::pace::{Budget, UNITS_PER_TURN};
 use crate::recover;
@@ -114,6 +115,7 @@ impl Core {
             spawner: executor.spawner(),
             waiters: Rc::default(),
             doorbells: Rc::new(RefCell::new(ends.doorbells)),
+            retention: Retention::new(ends.logged),
             emitter: Emitter::new(ends.events, ends.event_wake, ends.low, ends.log_end),
             upcalls: RefCell::new(ends.upcalls),
             upcall_wake: ends.upcall_wake,

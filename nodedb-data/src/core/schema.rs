@@ -16,7 +16,8 @@ use nodedb_types::schema::IndexState;
 use nodedb_types::{CollectionId, Failure, Index, IndexId, Result, ShardId, SqlState, Surrogate};
 
 use super::commit::{Draft, RECORDS_BYTES_MAX, What};
-use super::reply::Reply;
+use super::executor::first_of;
+use super::reply::{Reply, cancelled};
 use super::state::{State, stale_schema};
 use crate::engine;
 use crate::shard::schema_codec::{SchemaRecord, encode_lease, encode_step};
@@ -52,9 +53,32 @@ impl State {
                 SchemaRecord::PublishIndex(id)
             }
             SchemaStep::DropIndex(id) => SchemaRecord::DropIndex(id),
-            SchemaStep::SetEmit { collection, emit } => SchemaRecord::SetEmit(collection, emit),
+            SchemaStep::SetEmit {
+                collection,
+                retention_bytes,
+            } => {
+                let record = SchemaRecord::SetEmit(collection, retention_bytes);
+                self.log_schema(record).await?;
+                return self.await_open_work(reply).await;
+            }
         };
         self.log_schema(record).await
+    }
+
+    /// Waits until what is logged or prepared now has been applied or given up: it may have been
+    /// drafted without before images.
+    async fn await_open_work(&self, reply: &Reply) -> Result<()> {
+        let open = self.active.borrow().clone();
+        let is_open = || {
+            let active = self.active.borrow();
+            open.iter().any(|o| active.iter().any(|a| Rc::ptr_eq(o, a)))
+        };
+        while is_open() {
+            if !first_of(self.changed.wait(), reply.cancelled()).await {
+                return Err(cancelled());
+            }
+        }
+        Ok(())
     }
 
     /// Fails for an index whose engine or collection there is not.
@@ -121,9 +145,9 @@ impl State {
             }
             SchemaRecord::PublishIndex(id) => each_index(*id, &|t, id| t.publish_index(id)),
             SchemaRecord::DropIndex(id) => each_index(*id, &|t, id| t.drop_index(id)),
-            SchemaRecord::SetEmit(id, emit) => {
+            SchemaRecord::SetEmit(id, retention_bytes) => {
                 if let Some(table) = shard.table(*id) {
-                    table.emit.set(*emit);
+                    table.emit.set(*retention_bytes);
                 }
             }
         }

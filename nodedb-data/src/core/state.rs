@@ -24,6 +24,7 @@ use super::reply::{Doorbells, Reply, Waiters, cancelled, timed_out};
 use super::transaction::Transaction;
 use super::upkeep::Upkeep;
 use crate::emit::Emitter;
+use crate::emit::retention::Retention;
 use crate::io::IoHandle;
 use crate::pace::{Budget, Turn, UNITS_PER_TURN};
 use crate::set::Host;
@@ -46,6 +47,8 @@ pub struct State {
     pub waiters: Rc<Waiters>,
     pub doorbells: Doorbells,
     pub emitter: Emitter,
+    /// What change streams need of the log that is being written.
+    pub retention: Retention,
     pub upcalls: RefCell<rtrb::Producer<Upcall>>,
     pub upcall_wake: Arc<Wake>,
     /// Upcalls that found the ring full.
@@ -215,7 +218,9 @@ impl State {
         let active = self.active.borrow();
         let low = active.iter().filter_map(|o| o.lower_bound()).min();
         let low = low.unwrap_or(CommitTs(u64::MAX));
-        self.emitter.publish(low, self.wal().durable_end());
+        let end = self.wal().durable_end();
+        self.retention.note(end, self.wal().stats().bytes);
+        self.emitter.publish(low, end);
     }
 
     /// Waits for the end of a logged piece of work.

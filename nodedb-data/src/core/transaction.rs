@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nodedb_bridge::account::MemoryAccount;
+use nodedb_bridge::event::EventOp;
 use nodedb_bridge::plan::{Conclude, Decide, Expected, Outcome, Prepare, StageRows, StagedRow};
 use nodedb_bridge::reply::Frame;
 use nodedb_bridge::request::Statement;
@@ -21,7 +22,7 @@ use nodedb_types::{
 
 use super::commit::{Draft, Part, RECORDS_BYTES_MAX, Ticket, What};
 use super::reply::Reply;
-use super::state::State;
+use super::state::{State, stale_schema};
 use super::write::{check_key, check_row, count_by_table, duplicate_key, row_effect};
 use crate::shard::claim::{Claimed, Found, Newest, Owner, Phase};
 use crate::shard::effect::{self, RowEffect};
@@ -329,6 +330,7 @@ impl State {
         *transaction.parts.borrow_mut() = parts.clone();
         transaction.staged.borrow_mut().clear();
         self.check_pins(statement)?;
+        check_images(&parts)?;
         for part in parts.iter() {
             part.table.claims.borrow_mut().enter(&transaction.owner);
         }
@@ -435,7 +437,7 @@ impl State {
                 let mut payload = Vec::new();
                 put_participants(&mut payload, &prepare.participants);
                 effect::encode(now, &mut payload);
-                let draft = Draft {
+                let mut draft = Draft {
                     txn: transaction.id,
                     actor: transaction.actor,
                     schema: part.schema,
@@ -444,6 +446,7 @@ impl State {
                 };
                 let bytes = draft.bytes();
                 self.reserve(bytes).await?;
+                draft.commit_ts = self.clock.now();
                 let ticket = self.append(&[draft], What::Prepared(transaction.clone()))?;
                 tickets.push(ticket);
                 self.spend((bytes / COPY_BYTES_PER_UNIT) as u32 + 1).await;
@@ -571,6 +574,16 @@ fn locked() -> Failure {
         "could not serialize access: a row is being changed by another statement",
     )
     .retryable()
+}
+
+/// Fails with 40001 (retry) when a stream began to be kept while the rows were being drafted.
+fn check_images(parts: &[Part]) -> Result<()> {
+    let lacks = |e: &RowEffect| e.op != EventOp::Insert && e.before.is_none();
+    let incomplete = |p: &&Part| p.table.emit.get().is_some() && p.effects.iter().any(lacks);
+    match parts.iter().find(incomplete) {
+        Some(part) => Err(stale_schema(part.table.id)),
+        None => Ok(()),
+    }
 }
 
 fn check_expected(

@@ -359,7 +359,9 @@ pub fn row_effect(
         birth: base.map(|b| b.birth),
         key: key.clone(),
         after: after.cloned().unwrap_or_else(|| Arc::from([])),
-        before: base.filter(|_| table.emit.get()).map(|b| b.row.clone()),
+        before: base
+            .filter(|_| table.emit.get().is_some())
+            .map(|b| b.row.clone()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! in the log. Nothing here waits, so a slow subscriber never slows a write.
 
 pub mod log;
+pub mod retention;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

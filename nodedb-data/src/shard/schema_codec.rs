@@ -5,6 +5,7 @@
 //! follows is in [`encode_step`]; strings carry two bytes of length, lists two bytes of count.
 //! A lease is collection (4 bytes), shard (2), first id (4), number of ids (4).
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use nodedb_bridge::plan::Extent;
@@ -26,7 +27,7 @@ pub enum SchemaRecord {
     AddIndex(Arc<Index>),
     PublishIndex(IndexId),
     DropIndex(IndexId),
-    SetEmit(CollectionId, bool),
+    SetEmit(CollectionId, Option<NonZeroU64>),
 }
 
 pub fn encode_step(step: &SchemaRecord, out: &mut Vec<u8>) {
@@ -51,10 +52,12 @@ pub fn encode_step(step: &SchemaRecord, out: &mut Vec<u8>) {
             out.push(5);
             out.extend_from_slice(&id.0.to_le_bytes());
         }
-        SchemaRecord::SetEmit(id, emit) => {
+        SchemaRecord::SetEmit(id, retention_bytes) => {
             out.push(6);
             out.extend_from_slice(&id.0.to_le_bytes());
-            out.push(u8::from(*emit));
+            // 0: no events.
+            let bytes = retention_bytes.map_or(0, NonZeroU64::get);
+            out.extend_from_slice(&bytes.to_le_bytes());
         }
     }
 }
@@ -67,7 +70,7 @@ pub fn decode_step(payload: &[u8]) -> Result<SchemaRecord> {
         3 => SchemaRecord::AddIndex(Arc::new(index(fields)?)),
         4 => SchemaRecord::PublishIndex(IndexId(fields.u32()?)),
         5 => SchemaRecord::DropIndex(IndexId(fields.u32()?)),
-        6 => SchemaRecord::SetEmit(CollectionId(fields.u32()?), boolean(fields)?),
+        6 => SchemaRecord::SetEmit(CollectionId(fields.u32()?), NonZeroU64::new(fields.u64()?)),
         _ => return Err(malformed("an unknown schema step")),
     };
     fields.end()?;
@@ -371,7 +374,8 @@ mod tests {
             SchemaRecord::AddIndex(Arc::new(index)),
             SchemaRecord::PublishIndex(IndexId(9)),
             SchemaRecord::DropIndex(IndexId(9)),
-            SchemaRecord::SetEmit(CollectionId(1024), true),
+            SchemaRecord::SetEmit(CollectionId(1024), NonZeroU64::new(1 << 30)),
+            SchemaRecord::SetEmit(CollectionId(1024), None),
         ]
     }
 

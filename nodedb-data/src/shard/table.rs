@@ -4,6 +4,7 @@
 //! an await. Changes come only through [`super::apply`], in log order.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU64;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,8 +47,9 @@ pub struct Table {
     pub shard: ShardId,
     pub id: CollectionId,
     pub(super) collection: RefCell<Arc<Collection>>,
-    /// Changes are logged with before images and become events.
-    pub emit: Cell<bool>,
+    /// Changes are logged with before images and become events, which streams want to read back
+    /// from the newest so many bytes of log.
+    pub emit: Cell<Option<NonZeroU64>>,
     pub(super) log: Rc<RefCell<RowLog>>,
     pub(super) pages: RefCell<PageStore>,
     pub(super) keys: RefCell<KeyIndex>,
@@ -84,7 +86,7 @@ impl Table {
             shard,
             id: collection.id,
             collection: RefCell::new(collection),
-            emit: Cell::new(false),
+            emit: Cell::new(None),
             log,
             pages: RefCell::new(pages),
             keys: RefCell::new(keys),

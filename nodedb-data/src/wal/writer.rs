@@ -298,6 +298,11 @@ impl<T> Wal<T> {
         self.state.borrow().stats
     }
 
+    /// Length of segment number `segment` of a chain, bytes.
+    pub fn segment_bytes(&self, segment: u32) -> u32 {
+        self.config.segment_bytes(segment)
+    }
+
     /// Bytes of segments that exist, prepared ones included.
     pub fn bytes_live(&self) -> u64 {
         let state = self.state.borrow();

@@ -1,5 +1,7 @@
 //! Indexes built while rows change, dropped when unfinished, checked against the rows.
 
+use std::num::NonZeroU64;
+
 use nodedb_bridge::event::{Emitted, EventOp};
 use nodedb_bridge::plan::{Conclude, OnConflict, Outcome, SchemaStep};
 use nodedb_bridge::request::Op;
@@ -161,7 +163,7 @@ fn changes_become_events_in_order_and_the_mark_follows() {
     node.write(vec![row]).unwrap().result.unwrap();
     let emit = SchemaStep::SetEmit {
         collection: COLLECTION,
-        emit: true,
+        retention_bytes: NonZeroU64::new(1 << 30),
     };
     node.schema(emit).unwrap().unwrap();
     for n in 2..5 {

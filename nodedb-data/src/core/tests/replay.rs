@@ -1,6 +1,7 @@
 //! What is read back from the logs is what the cores emitted.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use nodedb_bridge::event::{Emitted, WriteEvent};
 use nodedb_bridge::plan::{Outcome, SchemaStep};
@@ -14,9 +15,10 @@ use crate::io::sim::TearVariant;
 type Events = BTreeMap<EventPosition, Vec<WriteEvent>>;
 
 fn emit(node: &mut Node) {
-    let emit = true;
-    let collection = COLLECTION;
-    let step = SchemaStep::SetEmit { collection, emit };
+    let step = SchemaStep::SetEmit {
+        collection: COLLECTION,
+        retention_bytes: NonZeroU64::new(1 << 30),
+    };
     node.schema(step).unwrap().unwrap();
 }
 

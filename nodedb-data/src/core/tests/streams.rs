@@ -1,5 +1,6 @@
 //! Events read back from the logs: everything once, in order, whatever page size and restarts.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use nodedb_bridge::event::Emitted;
@@ -84,7 +85,7 @@ fn the_log_gives_every_event_once_and_in_order() {
     let mut node = with_collection(&mut machine, 2);
     let emit = SchemaStep::SetEmit {
         collection: COLLECTION,
-        emit: true,
+        retention_bytes: NonZeroU64::new(1 << 30),
     };
     node.schema(emit).unwrap().unwrap();
     let since = node.shared.clock.next();
