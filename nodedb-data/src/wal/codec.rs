@@ -25,7 +25,7 @@
 //!   2     2  shard
 //!   4     4  schema version
 //!   8     8  LSN in the shard
-//!  16     8  commit timestamp
+//!  16     8  commit timestamp; of a Prepare the clock when it was appended
 //!  24     8  transaction, 0 where none is named
 //!  32     4  actor
 //!  36     4  collection
