@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use nodedb_types::{
-    ActorId, Collection, CollectionId, CommitTs, Index, SchemaVersion, SessionId, ShardId, TraceId,
+    ActorId, Collection, CollectionId, CommitTs, Failure, Index, SchemaVersion, SessionId, ShardId,
+    TraceId,
 };
 
 use crate::account::MemoryAccount;
@@ -68,6 +69,12 @@ pub enum Op {
     },
     /// Nothing: the shard may give these ids out. The lease is durable already.
     Grant(Extent),
+    /// Nothing: the shard gets no ids; inserts that wait for them fail with `why`.
+    Deny {
+        collection: CollectionId,
+        shard: ShardId,
+        why: Failure,
+    },
     /// `CHECK COLLECTION` over this core's shards: `Batch*` of findings, with columns
     /// `shard int4, index text, problem text`; none when all is well.
     Check { collection: CollectionId },

@@ -6,7 +6,7 @@ use nodedb_types::{CollectionId, CoreId, Failure, ShardId};
 #[derive(Debug)]
 pub enum Upcall {
     /// The shard's lease of surrogates for a collection runs low; control gets one from shard 0
-    /// and answers with `Op::Grant`. Asked once until granted.
+    /// and answers with `Op::Grant` or `Op::Deny`. Asked once until then.
     NeedExtent {
         core: CoreId,
         collection: CollectionId,

@@ -1,8 +1,8 @@
 //! Schema changes: one at a time, each with one row as its commit point.
 //!
 //! Creating goes bottom up (every core has made its step durable, then the catalog's row, then the
-//! snapshot); dropping goes top down. So a crash leaves on the cores at most what no row names,
-//! which the next start drops. A change runs as a task of its own: a client that goes away does
+//! snapshot); dropping goes top down. So a crash or a failed step leaves on the cores at most what
+//! no row names, which is swept away: by a task of its own, else by the next start. A change runs as a task of its own: a client that goes away does
 //! not leave half of one.
 
 use std::num::NonZeroU64;
@@ -86,7 +86,7 @@ pub async fn create_collection(
     let collection = Arc::new(collection);
     let create = SchemaStep::CreateCollection(collection.clone());
     if let Err(failure) = everywhere(worker, &create).await {
-        undo(worker, SchemaStep::DropCollection(collection.id)).await;
+        sweep(worker, SchemaStep::DropCollection(collection.id)).await;
         return Err(failure);
     }
     let row = system::collection_row(&collection)?;
@@ -95,9 +95,34 @@ pub async fn create_collection(
     Ok(Outcome::Done)
 }
 
-/// Takes back a step that did not succeed everywhere. Where that fails too, the next start does it.
-async fn undo(worker: &Worker, step: SchemaStep) {
-    let _ = everywhere(worker, &step).await;
+/// Pause before a sweep that found the disk full tries again, nanoseconds.
+const SWEEP_AGAIN_NS: u64 = 1_000_000_000;
+
+/// Takes from the cores what no row of the catalog names any more. The change itself is over
+/// already, so nobody hears of a failure: a full disk is waited for, all else is left to the next
+/// start.
+async fn sweep(worker: &Rc<Worker>, step: SchemaStep) {
+    let full = |swept: Result<()>| swept.is_err_and(|f| f.code() == SqlState::DiskFull);
+    if !full(everywhere(worker, &step).await) {
+        return;
+    }
+    let worker = worker.clone();
+    let runtime = worker.runtime.clone();
+    runtime.spawn(Box::pin(async move {
+        loop {
+            let at = worker.runtime.now_ns() + SWEEP_AGAIN_NS;
+            worker.runtime.sleep_until(at).await;
+            if !full(everywhere(&worker, &step).await) {
+                return;
+            }
+        }
+    }));
+}
+
+/// Deletes a row that only belonged to the object that was dropped; the next start deletes it
+/// where that fails.
+async fn forget(worker: &Worker, system: CollectionId, id: u32) {
+    let _ = store::delete(worker, system, &Value::Int8(i64::from(id))).await;
 }
 
 pub async fn drop_collection(
@@ -135,14 +160,12 @@ pub async fn drop_collection(
     store::delete(worker, system::COLLECTIONS, &id).await?;
     publish(worker, now.without_collection(collection.id));
     for index in now.indexes_of(collection.id) {
-        let id = Value::Int8(i64::from(index.id.0));
-        store::delete(worker, system::INDEXES, &id).await?;
+        forget(worker, system::INDEXES, index.id.0).await;
     }
     for stream in now.streams_of(collection.id) {
-        let id = Value::Int8(i64::from(stream.id.0));
-        store::delete(worker, system::STREAMS, &id).await?;
+        forget(worker, system::STREAMS, stream.id.0).await;
     }
-    everywhere(worker, &SchemaStep::DropCollection(collection.id)).await?;
+    sweep(worker, SchemaStep::DropCollection(collection.id)).await;
     Ok(Outcome::Done)
 }
 
@@ -182,7 +205,7 @@ pub async fn create_index(
             Ok(Outcome::Done)
         }
         Err(failure) => {
-            undo(worker, SchemaStep::DropIndex(id)).await;
+            sweep(worker, SchemaStep::DropIndex(id)).await;
             Err(failure)
         }
     }
@@ -248,7 +271,7 @@ pub async fn drop_index(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Res
     let id = Value::Int8(i64::from(index.id.0));
     store::delete(worker, system::INDEXES, &id).await?;
     publish(worker, now.without_index(index.id));
-    everywhere(worker, &SchemaStep::DropIndex(index.id)).await?;
+    sweep(worker, SchemaStep::DropIndex(index.id)).await;
     Ok(Outcome::Done)
 }
 
@@ -268,7 +291,8 @@ pub async fn create_stream(
     let collection = now.require(collection)?.clone();
     let id = StreamId(boot::next_id(worker, "stream", 1).await?);
     let others = now.streams_of(collection.id).map(|s| s.retention_bytes);
-    set_emit(worker, collection.id, others.chain([retention_bytes]).max()).await?;
+    let retained = others.chain([retention_bytes]).max();
+    everywhere(worker, &emit_step(collection.id, retained)).await?;
     // From here on every commit of every core is logged with what the stream shows of it.
     let stream = Stream {
         id,
@@ -294,19 +318,14 @@ pub async fn drop_stream(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Re
     let others = next.streams_of(stream.collection);
     let retention_bytes = others.map(|s| s.retention_bytes).max();
     publish(worker, next);
-    set_emit(worker, stream.collection, retention_bytes).await?;
+    sweep(worker, emit_step(stream.collection, retention_bytes)).await;
     Ok(Outcome::Done)
 }
 
 /// Tells the cores how much of the log the streams of a collection keep; `None`: it has none.
-async fn set_emit(
-    worker: &Rc<Worker>,
-    collection: CollectionId,
-    retention_bytes: Option<u64>,
-) -> Result<()> {
-    let step = SchemaStep::SetEmit {
+fn emit_step(collection: CollectionId, retention_bytes: Option<u64>) -> SchemaStep {
+    SchemaStep::SetEmit {
         collection,
         retention_bytes: retention_bytes.and_then(NonZeroU64::new),
-    };
-    everywhere(worker, &step).await
+    }
 }

@@ -6,8 +6,9 @@
 //! participants hear the outcome from a task of its own, and until a participant has applied it
 //! its readers wait for it.
 //!
-//! Before the decision anything that fails aborts. A decision whose fate is unknown must not be
-//! outlived (`Node::fatal`): after a restart the log tells.
+//! Before the decision anything that fails aborts, and so does a decision that was refused: the
+//! disk was full or the node read-only, so it is not in the log. A decision whose fate is unknown
+//! must not be outlived (`Node::fatal`): after a restart the log tells.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use nodedb_bridge::plan::{Conclude, Decide, Expected, Outcome, Prepare, StageRows, StagedRow};
 use nodedb_bridge::request::{Op, Statement};
 use nodedb_types::limits::STAGE_CHUNK_BYTES_MAX;
-use nodedb_types::{CollectionId, CoreId, Failure, Result, ShardId, TxnId};
+use nodedb_types::{CollectionId, CoreId, Failure, Result, ShardId, SqlState, TxnId};
 
 use crate::dispatch::Dispatcher;
 use crate::session::Caller;
@@ -65,22 +66,20 @@ pub(super) async fn commit(
     let staged = transaction.stage(collection, rows).await;
     // The last moment at which a client that went away, or ran out of time, stops it.
     if let Err(failure) = staged.and_then(|()| caller.limits.check()) {
-        transaction.conclude(Outcome::Aborted).await;
-        return Err(failure);
+        return transaction.abort(&caller, failure).await;
     }
     if let Err(failure) = transaction.prepare().await {
-        transaction.conclude(Outcome::Aborted).await;
-        return Err(failure);
+        return transaction.abort(&caller, failure).await;
     }
     let commit_ts = caller.worker.node.clock.next();
     if let Err(failure) = transaction.decide(commit_ts).await {
+        if [SqlState::DiskFull, SqlState::ReadOnly].contains(&failure.code()) {
+            return transaction.abort(&caller, failure).await;
+        }
         (caller.worker.node.fatal)(&failure);
         return Err(failure);
     }
-    let runtime = caller.worker.runtime.clone();
-    runtime.spawn(Box::pin(async move {
-        transaction.conclude(Outcome::Committed(commit_ts)).await;
-    }));
+    transaction.conclude_later(&caller, Outcome::Committed(commit_ts));
     Ok(())
 }
 
@@ -139,6 +138,24 @@ impl Transaction {
         });
         let reader = self.dispatcher.send(core, &self.outcome, op).await;
         self.dispatcher.done(reader).await
+    }
+
+    /// Aborts and gives the failure that was the reason. While the disk is full a participant that
+    /// has voted cannot log the outcome; the statement's end does not wait for that.
+    async fn abort(self, caller: &Caller, why: Failure) -> Result<()> {
+        match why.code() {
+            SqlState::DiskFull => self.conclude_later(caller, Outcome::Aborted),
+            _ => self.conclude(Outcome::Aborted).await,
+        }
+        Err(why)
+    }
+
+    /// Tells every participant in a task of its own.
+    fn conclude_later(self, caller: &Caller, outcome: Outcome) {
+        let runtime = caller.worker.runtime.clone();
+        runtime.spawn(Box::pin(async move {
+            self.conclude(outcome).await;
+        }));
     }
 
     /// Tells every participant. One that cannot log the outcome is read-only from then on and

@@ -1,8 +1,8 @@
 //! What cores ask of control: leases of surrogates.
 //!
 //! A core asks ahead of need. Shard 0's core makes the lease durable in its log, then the asking
-//! core is told which ids it may give out. Inserts wait there meanwhile, so a lease that fails is
-//! tried again for as long as the node runs.
+//! core is told which ids it may give out. Inserts wait there meanwhile; when the lease fails they
+//! fail with its reason.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -12,9 +12,6 @@ use nodedb_bridge::upcall::Upcall;
 use nodedb_types::{CoreId, Result, ShardId};
 
 use crate::node::Worker;
-
-/// Pause before a lease is asked for again, nanoseconds.
-const RETRY_NS: u64 = 100_000_000;
 
 /// Answers one upcall, in a task of its own where that takes time.
 pub fn answer(worker: &Rc<Worker>, upcall: Upcall) {
@@ -39,20 +36,21 @@ async fn lease(worker: Rc<Worker>, upcall: Upcall) {
     else {
         return;
     };
-    loop {
-        let op = || Op::Lease {
+    let op = Op::Lease {
+        collection,
+        shard,
+        big,
+    };
+    if let Err(why) = lease_and_grant(&worker, core, op).await {
+        let op = Op::Deny {
             collection,
             shard,
-            big,
+            why,
         };
-        match lease_and_grant(&worker, core, op()).await {
-            Ok(()) => return,
-            Err(_) if worker.node.counters.latched.load(Ordering::Relaxed) == 1 => return,
-            Err(_) => {
-                let at = worker.runtime.now_ns() + RETRY_NS;
-                worker.runtime.sleep_until(at).await;
-            }
-        }
+        let statement = worker.system_statement(worker.node.clock.now());
+        let reader = worker.dispatcher.send(core, &statement, op).await;
+        // A core that does not take this has ended, and its inserts with it.
+        let _ = worker.dispatcher.done(reader).await;
     }
 }
 

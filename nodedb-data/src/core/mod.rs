@@ -330,6 +330,11 @@ async fn answer(
             big,
         } => state.lease(collection, shard, big, reply).await,
         Op::Grant(extent) => state.grant(extent),
+        Op::Deny {
+            collection,
+            shard,
+            why,
+        } => state.deny(collection, shard, why),
         Op::Check { collection } => state.check(statement, collection, reply).await,
         Op::Report => {
             let report = Box::new(report(state, turns.get()));

@@ -254,6 +254,15 @@ impl State {
         reply.send(Frame::Leased(extent)).await
     }
 
+    /// Answers `Op::Deny`.
+    pub fn deny(&self, collection: CollectionId, shard: ShardId, why: Failure) -> Result<()> {
+        if let Some(table) = self.shard(shard)?.table(collection) {
+            table.extents.borrow_mut().deny(why);
+            self.granted.notify();
+        }
+        Ok(())
+    }
+
     /// Answers `Op::Grant`. A table that was dropped meanwhile needs no ids.
     pub fn grant(&self, extent: Extent) -> Result<()> {
         let Some(table) = self.shard(extent.shard)?.table(extent.collection) else {

@@ -130,6 +130,13 @@ impl State {
                 return Ok(());
             }
             self.wait_for(granted, statement, reply).await?;
+            for (table, count) in needed {
+                let extents = table.extents.borrow();
+                if let Some(why) = extents.denied().filter(|_| extents.free() < *count) {
+                    self.latch.check()?;
+                    return Err(why.clone());
+                }
+            }
         }
     }
 

@@ -16,6 +16,8 @@ pub struct Extents {
     held: Vec<(Extent, u32)>,
     free: usize,
     asked: bool,
+    /// Why the last request was refused.
+    denied: Option<Failure>,
 }
 
 impl Extents {
@@ -61,7 +63,7 @@ impl Extents {
     }
 
     /// Whether to ask for another lease now, and whether for a big one. Says yes once until the
-    /// next grant: when less than half of the newest kind of lease is left, or less than `need`.
+    /// next answer: when less than half of the newest kind of lease is left, or less than `need`.
     pub fn ask(&mut self, need: usize) -> Option<bool> {
         let big = self.held.len() >= EXTENT_SMALL_COUNT;
         let usual = if big { EXTENT_BIG } else { EXTENT_SMALL } as usize / 2;
@@ -71,7 +73,19 @@ impl Extents {
             return None;
         }
         self.asked = true;
+        self.denied = None;
         Some(big)
+    }
+
+    /// The request was refused. Who needs ids fails with this; the next one to need them asks anew.
+    pub fn deny(&mut self, why: Failure) {
+        self.asked = false;
+        self.denied = Some(why);
+    }
+
+    /// Why no ids came, unless they were asked for again since.
+    pub fn denied(&self) -> Option<&Failure> {
+        self.denied.as_ref()
     }
 
     /// The request could not be sent; it may be made again.

@@ -73,13 +73,23 @@ impl Machine {
 
     /// Starts a server and waits until sessions are let in.
     pub fn start(&mut self, cores: u16) -> Result<Server, Down> {
+        let server = self.try_start(cores)?;
+        Ok(server.unwrap_or_else(|e| panic!("the server does not start: {e:?}")))
+    }
+
+    /// Starts a server, which may find that its disk does not work.
+    pub fn try_start(&mut self, cores: u16) -> Result<Result<Server, Failure>, Down> {
         self.starts += 1;
         let mut server = self.assemble(cores);
-        server.until(|server| server.cores.iter().all(Core::is_recovered))?;
+        server.until(|server| {
+            server.broken.is_some() || server.cores.iter().all(Core::is_recovered)
+        })?;
+        if let Some(failure) = server.broken.take() {
+            return Ok(Err(failure));
+        }
         let worker = server.worker.clone();
         let booted = server.run(async move { boot::boot(&worker).await })?;
-        booted.unwrap_or_else(|e| panic!("the catalog cannot be read: {e:?}"));
-        Ok(server)
+        Ok(booted.map(|()| server))
     }
 
     fn assemble(&self, cores: u16) -> Server {
@@ -132,6 +142,7 @@ impl Machine {
             worker,
             tasks,
             over,
+            broken: None,
             events,
             disk: self.disk.clone(),
             time: self.time.clone(),
@@ -156,6 +167,8 @@ pub struct Server {
     tasks: Rc<Tasks>,
     /// The process must end: an outcome is unknown.
     over: Arc<AtomicBool>,
+    /// A core could not recover.
+    broken: Option<Failure>,
     /// Nobody reads the events, so their rings are full: writers must not care.
     #[expect(dead_code, reason = "held so that the rings stay open")]
     events: EventEnds,
@@ -174,7 +187,8 @@ impl Server {
             Some(core) => {
                 let now = self.time.monotonic_ns();
                 if let Progress::Broken(failure) = core.step(now) {
-                    panic!("core {turn} is broken: {failure:?}");
+                    assert!(!core.is_recovered(), "core {turn} is broken: {failure:?}");
+                    self.broken = Some(failure);
                 }
             }
             None => {

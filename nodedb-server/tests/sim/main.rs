@@ -7,12 +7,14 @@
 //! | `tasks` | tasks and virtual time |
 //! | `script` | every kind of statement, cut at every operation of the disk |
 //! | `crowd` | eight sessions at once, cut at random |
+//! | `disk` | the same script on a disk that fails or is full |
 //! | `faults` | faults that are built in and must be noticed |
 //!
 //! `NODEDB_TEST_SEED` takes another seed, `NODEDB_TEST_CRASHES` and `NODEDB_TEST_ROUNDS` lengthen
 //! the runs. A failure prints the command that replays it.
 
 mod crowd;
+mod disk;
 mod faults;
 mod machine;
 mod script;

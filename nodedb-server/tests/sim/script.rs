@@ -41,7 +41,7 @@ pub const STATEMENTS: &[&str] = &[
 
 /// What a client can see: the schema, every row, every engine's answers, and that indexes and rows
 /// agree.
-fn shown(server: &mut Server) -> Result<Rows, Down> {
+pub fn shown(server: &mut Server) -> Result<Rows, Down> {
     let mut all = server.rows("SHOW COLLECTIONS")?;
     for collection in all.clone() {
         let name = collection[0].clone().expect("a name");
