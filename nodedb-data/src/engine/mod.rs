@@ -16,6 +16,7 @@
 
 pub(crate) mod erased;
 pub mod image;
+mod image_codec;
 pub mod ordered;
 pub mod place;
 mod surrogate_map;

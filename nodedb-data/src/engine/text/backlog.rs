@@ -7,6 +7,7 @@
 //! makes a turn long (P2).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::analyze::{Analyzer, Cursor, Positions};
 use super::corpus::Corpus;
@@ -45,6 +46,13 @@ enum Task {
     Link(Linking),
 }
 
+/// A change that has not begun.
+pub(super) enum Change {
+    Remove(u32),
+    PutNull(u32),
+    Put(u32, Columns),
+}
+
 /// A document of the tail that is being taken out of the rows of its tokens.
 struct Unlinking {
     surrogate: u32,
@@ -52,11 +60,13 @@ struct Unlinking {
     at: usize,
 }
 
+/// The texts of a row, one per column; empty for NULL.
+pub(super) type Columns = Rc<[Box<str>]>;
+
 /// A text that is being read.
 struct Reading {
     surrogate: u32,
-    /// One per column; empty for NULL.
-    columns: Vec<Box<str>>,
+    columns: Columns,
     column: usize,
     cursor: Cursor,
     positions: Positions,
@@ -67,6 +77,7 @@ struct Reading {
 /// A document that is being encoded and added to the rows of its tokens.
 struct Linking {
     surrogate: u32,
+    columns: Columns,
     occurrences: Occurrences,
     encoder: Encoder,
     bytes: usize,
@@ -137,18 +148,52 @@ impl Backlog {
         self.tasks.push_back(Task::PutNull(surrogate));
     }
 
-    pub(super) fn put(&mut self, surrogate: u32, columns: Vec<Box<str>>) {
-        let bytes = columns.iter().map(|text| text.len()).sum();
-        self.bytes += bytes;
-        self.tasks.push_back(Task::Read(Reading {
-            surrogate,
-            columns,
-            column: 0,
-            cursor: Cursor::default(),
-            positions: Positions::default(),
-            occurrences: Occurrences::default(),
-            bytes,
-        }));
+    pub(super) fn put(&mut self, surrogate: u32, columns: Columns) {
+        let reading = Reading::new(surrogate, columns);
+        self.bytes += reading.bytes;
+        self.tasks.push_back(Task::Read(reading));
+    }
+
+    /// Gives up what was done of the change under way, which then begins anew; gives the row of
+    /// which the tail may have some links without its document.
+    pub(super) fn restart(&mut self) -> Option<u32> {
+        let (again, row) = match self.tasks.pop_front()? {
+            Task::Unlink(unlinking) => (None, Some(unlinking.surrogate)),
+            Task::Read(reading) => {
+                // Tokens that it has added to the dictionary do no harm without rows.
+                let again = Reading::new(reading.surrogate, reading.columns);
+                (Some(Task::Read(again)), None)
+            }
+            Task::Link(linking) => {
+                let again = Reading::new(linking.surrogate, linking.columns);
+                (Some(Task::Read(again)), Some(linking.surrogate))
+            }
+            task @ (Task::Remove(_) | Task::PutNull(_)) => (Some(task), None),
+        };
+        if let Some(again) = again {
+            self.tasks.push_front(again);
+        }
+        row
+    }
+
+    /// What waits, in order. Nothing is under way.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let change = |task: &Task| match task {
+            Task::Remove(row) => Change::Remove(*row),
+            Task::PutNull(row) => Change::PutNull(*row),
+            Task::Read(reading) => Change::Put(reading.surrogate, reading.columns.clone()),
+            Task::Unlink(_) | Task::Link(_) => unreachable!("nothing is under way"),
+        };
+        self.tasks.iter().map(change).collect()
+    }
+
+    /// Puts a change behind those that wait.
+    pub(super) fn change(&mut self, change: Change) {
+        match change {
+            Change::Remove(row) => self.remove(row),
+            Change::PutNull(row) => self.put_null(row),
+            Change::Put(row, columns) => self.put(row, columns),
+        }
     }
 
     /// Applies what waits until the budget is spent; true when nothing waits any more.
@@ -224,6 +269,18 @@ impl Unlinking {
 }
 
 impl Reading {
+    fn new(surrogate: u32, columns: Columns) -> Reading {
+        Reading {
+            surrogate,
+            bytes: columns.iter().map(|text| text.len()).sum(),
+            columns,
+            column: 0,
+            cursor: Cursor::default(),
+            positions: Positions::default(),
+            occurrences: Occurrences::default(),
+        }
+    }
+
     fn step(mut self, corpus: &mut Corpus, analyzer: &Analyzer, budget: &Budget) -> Task {
         let tail = corpus.tail();
         let mut lower = String::new();
@@ -253,6 +310,7 @@ impl Reading {
         budget.spend(self.occurrences.finish());
         Task::Link(Linking {
             surrogate: self.surrogate,
+            columns: self.columns,
             occurrences: self.occurrences,
             encoder: Encoder::default(),
             bytes: self.bytes,

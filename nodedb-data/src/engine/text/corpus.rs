@@ -6,11 +6,16 @@
 //! and putting runs in place of what they were merged from, raises `epoch`, which tells readers
 //! that the token ids they remember mean nothing any more.
 
+use std::rc::Rc;
+
+use nodedb_types::Result;
+
 use super::analyze::Analyzer;
 use super::document::Document;
 use super::merge::Merge;
 use super::part::{Body, Part};
 use super::tail::Tail;
+use crate::engine::image::malformed;
 use crate::pace::Budget;
 use crate::set::RowSet;
 
@@ -44,6 +49,8 @@ pub(super) struct Corpus {
     length: u64,
     parts: Vec<Part>,
     next_number: u32,
+    /// What `nulls` and the dead are called in images; none once they have changed.
+    sets_id: Option<u32>,
     epoch: u64,
     merge: Option<Merge>,
     /// Parts that nobody reads any more, to be dropped in pieces.
@@ -63,6 +70,7 @@ impl Corpus {
             length: 0,
             parts: vec![Part::tail(0)],
             next_number: 1,
+            sets_id: None,
             epoch: 0,
             merge: None,
             retired: Vec::new(),
@@ -110,6 +118,7 @@ impl Corpus {
     }
 
     pub(super) fn put_null(&mut self, surrogate: u32) {
+        self.sets_id = None;
         self.nulls.insert(surrogate);
     }
 
@@ -123,7 +132,9 @@ impl Corpus {
     /// Takes a row out if it is there. What comes back is its document, whose tokens the caller
     /// must unlink from the tail.
     pub(super) fn remove(&mut self, surrogate: u32) -> Option<Box<[u8]>> {
-        self.nulls.remove(surrogate);
+        if self.nulls.remove(surrogate) {
+            self.sets_id = None;
+        }
         if !self.documents.remove(surrogate) {
             return None;
         }
@@ -133,6 +144,7 @@ impl Corpus {
         }
         let (at, document) = self.find(surrogate).expect("documents have a part");
         self.length -= u64::from(document.length());
+        self.sets_id = None;
         let part = &mut self.parts[at];
         part.dead.insert(surrogate);
         if let Some(merge) = &mut self.merge {
@@ -143,12 +155,7 @@ impl Corpus {
 
     /// Does some upkeep; false when there is none to do.
     pub(super) fn work(&mut self, analyzer: &Analyzer, budget: &Budget) -> bool {
-        if let Some(body) = self.retired.last_mut() {
-            let dropped = body.dismantle(DISMANTLE_PIECE);
-            if dropped == 0 {
-                self.retired.pop();
-            }
-            budget.spend(1 + dropped as u32 * DISMANTLE_UNITS);
+        if self.dismantle(budget) {
             return true;
         }
         if let Some(merge) = &mut self.merge {
@@ -166,9 +173,80 @@ impl Corpus {
         true
     }
 
-    fn number(&mut self) -> u32 {
+    /// A number that nothing of this index has.
+    pub(super) fn number(&mut self) -> u32 {
         self.next_number += 1;
         self.next_number - 1
+    }
+
+    pub(super) fn next_number(&self) -> u32 {
+        self.next_number
+    }
+
+    /// For an image: rows without a document, then the dead of each part but the tail, and their
+    /// number, which changes with them.
+    pub(super) fn frozen_sets(&mut self) -> (u32, Vec<RowSet>) {
+        let number = match self.sets_id {
+            Some(number) => number,
+            None => self.number(),
+        };
+        self.sets_id = Some(number);
+        let sealed = self
+            .parts
+            .split_last()
+            .map_or(&[][..], |(_, sealed)| sealed);
+        let dead = sealed.iter().map(|part| part.dead.clone());
+        (
+            number,
+            [self.nulls.clone()].into_iter().chain(dead).collect(),
+        )
+    }
+
+    /// Gives an empty index the numbers from `next_number` on.
+    pub(super) fn begin_at(&mut self, next_number: u32) {
+        self.parts = vec![Part::tail(next_number)];
+        self.next_number = next_number + 1;
+    }
+
+    /// The sets of an image, by the number that it has for them.
+    pub(super) fn restore_nulls(&mut self, nulls: RowSet, number: u32) {
+        self.nulls = nulls;
+        self.sets_id = Some(number);
+    }
+
+    /// Counts in a live document of a part of an image; false when the row is known already.
+    pub(super) fn restore_document(&mut self, surrogate: u32, length: u32) -> bool {
+        self.length += u64::from(length);
+        !self.nulls.contains(surrogate) && self.documents.insert(surrogate)
+    }
+
+    /// Adds a part of an image, whose documents are counted in.
+    pub(super) fn restore_part(&mut self, mut part: Part) -> Result<()> {
+        if self.parts.iter().any(|other| other.number == part.number) {
+            return Err(malformed("two parts of one number"));
+        }
+        if let Body::Tail(tail) = part.body {
+            part.body = Body::Sealed(Rc::from(tail));
+        }
+        let before_tail = self.parts.len() - 1;
+        self.parts.insert(before_tail, part);
+        self.epoch += 1;
+        Ok(())
+    }
+
+    /// Drops a piece of a part that nobody reads any more; false when there is none.
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        for at in 0..self.retired.len() {
+            let Some(dropped) = self.retired[at].dismantle(DISMANTLE_PIECE) else {
+                continue;
+            };
+            if dropped == 0 {
+                self.retired.swap_remove(at);
+            }
+            budget.spend(1 + dropped as u32 * DISMANTLE_UNITS);
+            return true;
+        }
+        false
     }
 
     fn seal_full_tail(&mut self) {
@@ -177,17 +255,43 @@ impl Corpus {
         let full = tail.documents.len() >= limits.tail_documents
             || tail.document_bytes() >= limits.tail_bytes;
         if full {
-            let number = self.number();
-            self.parts.push(Part::tail(number));
-            self.epoch += 1;
+            self.seal();
         }
+    }
+
+    /// Begins another tail.
+    fn seal(&mut self) {
+        let number = self.number();
+        let sealed = self.parts.pop().map(|part| Part {
+            body: match part.body {
+                Body::Tail(tail) => Body::Sealed(Rc::from(tail)),
+                body => body,
+            },
+            ..part
+        });
+        self.parts.extend(sealed);
+        self.parts.push(Part::tail(number));
+        self.sets_id = None;
+        self.epoch += 1;
+    }
+
+    /// Seals the tail if it holds anything, so that nothing that is left will change but the dead.
+    /// `half` is a row of which the tail may have links without its document.
+    pub(super) fn seal_for_image(&mut self, half: Option<u32>) {
+        if half.is_none() && self.tail().documents.is_empty() {
+            return;
+        }
+        if let (Some(tail), Some(row)) = (self.parts.last_mut(), half) {
+            tail.dead.insert(row);
+        }
+        self.seal();
     }
 
     /// The parts to be made one run next: a sealed tail, else as many runs of similar size as the
     /// limits say, else a run that is half dead.
     fn plan(&self) -> Option<Vec<u32>> {
         let (_, others) = self.parts.split_last()?;
-        let mut sealed = others.iter().filter(|p| matches!(p.body, Body::Tail(_)));
+        let mut sealed = others.iter().filter(|p| matches!(p.body, Body::Sealed(_)));
         if let Some(part) = sealed.next() {
             return Some(vec![part.number]);
         }
@@ -226,12 +330,13 @@ impl Corpus {
         if run.room().documents > 0 {
             let part = Part {
                 number: self.number(),
-                body: Body::Run(Box::new(run)),
+                body: Body::Run(Rc::new(run)),
                 dead,
             };
             let before_tail = self.parts.len() - 1;
             self.parts.insert(before_tail, part);
         }
+        self.sets_id = None;
         self.epoch += 1;
     }
 

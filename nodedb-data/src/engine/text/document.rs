@@ -60,6 +60,33 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// Reads bytes that may be anything: none if [`Encoder`] would not have written them for a
+    /// dictionary of so many tokens.
+    pub(super) fn check(bytes: &'a [u8], tokens: u32) -> Option<Document<'a>> {
+        let (count, _) = bytes.split_at_checked(HEADER)?;
+        let count = word(count, 0);
+        let (n, width) = (
+            (count & !WIDE) as usize,
+            if count & WIDE == 0 { 2 } else { 4 },
+        );
+        if (bytes.len() - HEADER) / (4 + width) < n {
+            return None;
+        }
+        let document = Document::new(bytes);
+        let (mut id, mut end, mut length) = (None, 0, 0u64);
+        for at in 0..n {
+            let next = document.id(at);
+            let next_end = document.end(at);
+            if id >= Some(next) || next >= tokens {
+                return None;
+            }
+            length += count_positions(document.positions.get(end..next_end)?)?;
+            (id, end) = (Some(next), next_end);
+        }
+        let is_whole = end == document.positions.len() && length == u64::from(document.length);
+        is_whole.then_some(document)
+    }
+
     /// Tokens, repeats counted.
     pub(super) fn length(&self) -> u32 {
         self.length
@@ -116,6 +143,27 @@ impl<'a> Document<'a> {
             }
         }
     }
+}
+
+/// How many positions these bytes are, at least one; none unless they ascend within 32 bits.
+fn count_positions(bytes: &[u8]) -> Option<u64> {
+    let (mut count, mut position, mut difference, mut shift) = (0, 0u64, 0u64, 0);
+    for byte in bytes {
+        difference |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if shift > 35 {
+            return None;
+        }
+        if byte & 0x80 == 0 {
+            if count > 0 && difference == 0 {
+                return None;
+            }
+            position += difference;
+            u32::try_from(position).ok()?;
+            (count, difference, shift) = (count + 1, 0, 0);
+        }
+    }
+    (count > 0 && shift == 0).then_some(count)
 }
 
 fn frequency(positions: &[u8]) -> u32 {

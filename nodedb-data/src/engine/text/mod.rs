@@ -14,6 +14,9 @@ mod analyze;
 mod backlog;
 mod corpus;
 mod document;
+mod image;
+#[cfg(test)]
+mod image_tests;
 mod merge;
 mod part;
 mod query;
@@ -40,11 +43,12 @@ use nodedb_types::{Collection, DataType, Failure, Index, Result, Surrogate};
 use self::analyze::Analyzer;
 use self::backlog::Backlog;
 use self::corpus::{Corpus, Limits};
+use self::image::Thawing;
 use self::query::Compiled;
 pub use self::rank::TextRanking;
 pub use self::source::TextSource;
 pub use self::survey::TextSurvey;
-use super::{Engine, Estimate, Hashes, Ranked, Truth};
+use super::{Engine, Estimate, Frozen, Hashes, Ranked, ThawPart, Truth};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -59,6 +63,8 @@ pub struct FullText {
     analyzer: Analyzer,
     apply_units: u32,
     state: RefCell<State>,
+    /// While an image is read.
+    thawing: Option<Thawing>,
 }
 
 struct State {
@@ -82,6 +88,7 @@ impl FullText {
                 corpus: Corpus::new(limits),
                 backlog: Backlog::default(),
             }),
+            thawing: None,
         })
     }
 
@@ -171,7 +178,7 @@ impl Engine for FullText {
             None => {}
             Some(None) => backlog.put_null(row),
             Some(Some(columns)) => {
-                let columns = columns.into_iter().map(Box::from).collect();
+                let columns = columns.into_iter().map(Box::<str>::from).collect();
                 backlog.put(row, columns);
             }
         }
@@ -287,6 +294,35 @@ impl Engine for FullText {
             }
         }
         Ok(false)
+    }
+
+    fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>> {
+        self.poll_corpus(turn).map(|_| Ok(()))
+    }
+
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        let State { corpus, backlog } = self.state.get_mut();
+        Ok(Some(image::freeze(corpus, backlog)))
+    }
+
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        let corpus = &mut self.state.get_mut().corpus;
+        self.thawing = Some(Thawing::new(header, parts, corpus)?);
+        Ok(())
+    }
+
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        let Some(thawing) = &mut self.thawing else {
+            return Poll::Ready(Err(Failure::internal("a part of no image")));
+        };
+        let State { corpus, backlog } = self.state.get_mut();
+        let analysis = (&self.analyzer, self.columns.len());
+        thawing.poll_part(part, cursor, (corpus, backlog), analysis, turn)
     }
 
     fn bytes(&self) -> usize {

@@ -1,10 +1,12 @@
 //! A part of the index: the tail, a tail that is sealed, or a run. Readers see all of them alike.
 //!
-//! A row has at most one live document over all parts. In the tail a document that goes is taken
+//! All but the tail are never changed once they are made, so a checkpoint writes them while the
+//! index goes on. A row has at most one live document over all parts. In the tail a document that goes is taken
 //! out; in the other parts it is marked dead and stays in the rows of its tokens, so readers take
 //! `dead` out of what they find there.
 
 use std::ops::Bound;
+use std::rc::Rc;
 
 use super::document::Document;
 use super::rows::Rows;
@@ -22,7 +24,9 @@ pub(super) struct Part {
 
 pub(super) enum Body {
     Tail(Box<Tail>),
-    Run(Box<Run>),
+    /// A tail that does not change any more.
+    Sealed(Rc<Tail>),
+    Run(Rc<Run>),
 }
 
 /// Heap bytes of a token beside its text and rows: its places in the dictionary.
@@ -46,6 +50,7 @@ impl Part {
     pub(super) fn ids(&self) -> u32 {
         match &self.body {
             Body::Tail(tail) => tail.ids(),
+            Body::Sealed(tail) => tail.ids(),
             Body::Run(run) => run.ids(),
         }
     }
@@ -53,6 +58,7 @@ impl Part {
     pub(super) fn text(&self, id: u32) -> &str {
         match &self.body {
             Body::Tail(tail) => tail.text(id),
+            Body::Sealed(tail) => tail.text(id),
             Body::Run(run) => run.text(id),
         }
     }
@@ -61,6 +67,7 @@ impl Part {
     pub(super) fn rows(&self, id: u32) -> &Rows {
         match &self.body {
             Body::Tail(tail) => tail.rows(id),
+            Body::Sealed(tail) => tail.rows(id),
             Body::Run(run) => run.rows(id),
         }
     }
@@ -69,6 +76,7 @@ impl Part {
     pub(super) fn of_stem(&self, stem: &str) -> &[u32] {
         match &self.body {
             Body::Tail(tail) => tail.of_stem(stem),
+            Body::Sealed(tail) => tail.of_stem(stem),
             Body::Run(run) => run.of_stem(stem),
         }
     }
@@ -77,6 +85,7 @@ impl Part {
     pub(super) fn next_token(&self, from: Bound<&str>) -> Option<(&str, u32)> {
         match &self.body {
             Body::Tail(tail) => tail.next_token(from),
+            Body::Sealed(tail) => tail.next_token(from),
             Body::Run(run) => run.next_token(from),
         }
     }
@@ -86,26 +95,19 @@ impl Part {
         if self.dead.contains(surrogate) {
             return None;
         }
-        match &self.body {
-            Body::Tail(tail) => {
-                let bytes = tail.documents.get(&surrogate)?;
-                Some(Document::new(bytes))
-            }
+        let bytes = match &self.body {
+            Body::Tail(tail) => tail.document(surrogate),
+            Body::Sealed(tail) => tail.document(surrogate),
             Body::Run(run) => run.document(surrogate),
-        }
+        };
+        bytes.map(Document::new)
     }
 
     /// The first row above `after` that has a document here, dead or alive.
     pub(super) fn next_document(&self, after: Option<u32>) -> Option<u32> {
         match &self.body {
-            Body::Tail(tail) => {
-                let from = match after {
-                    Some(after) => Bound::Excluded(after),
-                    None => Bound::Unbounded,
-                };
-                let mut rows = tail.documents.range((from, Bound::Unbounded));
-                rows.next().map(|(row, _)| *row)
-            }
+            Body::Tail(tail) => tail.next_document(after),
+            Body::Sealed(tail) => tail.next_document(after),
             Body::Run(run) => run.next_document(after),
         }
     }
@@ -135,11 +137,8 @@ impl Part {
 
     pub(super) fn room(&self) -> Room {
         match &self.body {
-            Body::Tail(tail) => Room {
-                tokens: tail.tokens(),
-                documents: tail.documents.len(),
-                document_bytes: tail.document_bytes(),
-            },
+            Body::Tail(tail) => tail.room(),
+            Body::Sealed(tail) => tail.room(),
             Body::Run(run) => run.room(),
         }
     }
@@ -157,11 +156,12 @@ impl Part {
 }
 
 impl Body {
-    /// Drops some of what it holds; 0 when nothing is left.
-    pub(super) fn dismantle(&mut self, max: usize) -> usize {
-        match self {
+    /// Drops some of what it holds; 0 when nothing is left, none while a checkpoint writes it.
+    pub(super) fn dismantle(&mut self, max: usize) -> Option<usize> {
+        Some(match self {
             Body::Tail(tail) => tail.dismantle(max),
-            Body::Run(run) => run.dismantle(max),
-        }
+            Body::Sealed(tail) => Rc::get_mut(tail)?.dismantle(max),
+            Body::Run(run) => Rc::get_mut(run)?.dismantle(max),
+        })
     }
 }

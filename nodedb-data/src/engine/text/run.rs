@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::document::{Document, Encoder};
+use super::analyze::Analyzer;
+use super::document::Encoder;
 use super::rows::Rows;
 
 #[derive(Default)]
@@ -57,12 +58,35 @@ impl Run {
         id
     }
 
+    /// Adds the next token of an image, without rows; false when it does not come behind the last.
+    pub(super) fn restore_token(&mut self, text: &str, analyzer: &Analyzer) -> bool {
+        let last = self.ids().checked_sub(1).map_or("", |last| self.text(last));
+        if text <= last || u32::try_from(self.texts.len() + text.len()).is_err() {
+            return false;
+        }
+        let stem = analyzer.stem(text);
+        self.push_token(text, &stem, Rows::default());
+        true
+    }
+
     /// Adds the next document.
     pub(super) fn push_document(&mut self, surrogate: u32, document: &mut Encoder) {
         debug_assert!(self.surrogates.last().is_none_or(|last| *last < surrogate));
         document.finish(&mut self.documents);
         self.surrogates.push(surrogate);
         self.document_ends.push(self.documents.len());
+    }
+
+    /// Adds the next document as it was encoded for a run with the same tokens.
+    pub(super) fn push_encoded(&mut self, surrogate: u32, document: &[u8]) {
+        self.documents.extend_from_slice(document);
+        self.surrogates.push(surrogate);
+        self.document_ends.push(self.documents.len());
+    }
+
+    /// A document that was pushed holds the token.
+    pub(super) fn link(&mut self, id: u32, surrogate: u32) {
+        self.rows[id as usize].insert(surrogate);
     }
 
     pub(super) fn ids(&self) -> u32 {
@@ -129,14 +153,12 @@ impl Run {
         start..low
     }
 
-    pub(super) fn document(&self, surrogate: u32) -> Option<Document<'_>> {
+    pub(super) fn document(&self, surrogate: u32) -> Option<&[u8]> {
         let at = self.surrogates.binary_search(&surrogate).ok()?;
         let start = at
             .checked_sub(1)
             .map_or(0, |before| self.document_ends[before]);
-        Some(Document::new(
-            &self.documents[start..self.document_ends[at]],
-        ))
+        Some(&self.documents[start..self.document_ends[at]])
     }
 
     /// The first row above `after` that has a document here, dead or alive.

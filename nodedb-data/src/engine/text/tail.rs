@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::analyze::Analyzer;
 use super::rows::Rows;
+use super::run::Room;
 
 /// Maps of the lookup. One grows by moving all it holds, so that must be little (P2).
 const LOOKUP_MAPS: usize = 64;
@@ -85,6 +86,16 @@ impl Tail {
         (id, true)
     }
 
+    /// Gives the next id to a token of an image; an empty text stands for an id that was free.
+    /// False when the tail has the token.
+    pub(super) fn restore_token(&mut self, token: &str, analyzer: &Analyzer) -> bool {
+        if !token.is_empty() {
+            return self.intern(token, analyzer).1;
+        }
+        self.tokens.push(Token::default());
+        true
+    }
+
     /// A row's document holds the token.
     pub(super) fn link(&mut self, id: u32, surrogate: u32) {
         self.tokens[id as usize].rows.insert(surrogate);
@@ -150,8 +161,30 @@ impl Tail {
         range.next().map(|(text, id)| (&**text, *id))
     }
 
+    pub(super) fn document(&self, surrogate: u32) -> Option<&[u8]> {
+        self.documents.get(&surrogate).map(|bytes| &**bytes)
+    }
+
+    /// The first row above `after` that has a document here.
+    pub(super) fn next_document(&self, after: Option<u32>) -> Option<u32> {
+        let from = match after {
+            Some(after) => Bound::Excluded(after),
+            None => Bound::Unbounded,
+        };
+        let mut rows = self.documents.range((from, Bound::Unbounded));
+        rows.next().map(|(row, _)| *row)
+    }
+
     pub(super) fn document_bytes(&self) -> usize {
         self.document_bytes
+    }
+
+    pub(super) fn room(&self) -> Room {
+        Room {
+            tokens: self.tokens(),
+            documents: self.documents.len(),
+            document_bytes: self.document_bytes,
+        }
     }
 
     /// Drops some of what it holds, so that dropping it takes many turns. Gives what was dropped,

@@ -102,7 +102,7 @@ impl Terms {
                         Ids::List(ids)
                     }
                     (Term::Prefix(prefix), Body::Run(run)) => Ids::Range(run.of_prefix(prefix)),
-                    (Term::Prefix(prefix), Body::Tail(_)) => {
+                    (Term::Prefix(prefix), Body::Tail(_) | Body::Sealed(_)) => {
                         let (partial, after) = (&mut self.partial, &mut self.after);
                         if find_prefix(part, prefix, partial, after, turn).is_pending() {
                             return Poll::Pending;

@@ -15,8 +15,8 @@ use crate::engine::mix;
 
 const TYPES: [DataType; 3] = [DataType::Int4, DataType::Text(None), DataType::Text(None)];
 
-type Text = [Option<String>; 2];
-type Model = BTreeMap<u32, Text>;
+pub(super) type Text = [Option<String>; 2];
+pub(super) type Model = BTreeMap<u32, Text>;
 
 fn collection() -> Collection {
     let column = |(name, data_type): (&str, DataType)| Column {
@@ -55,7 +55,7 @@ pub(super) fn analyzer(name: &str) -> Analyzer {
     Analyzer::of(&definition(name)).unwrap()
 }
 
-fn open(english: bool, limits: Limits) -> FullText {
+pub(super) fn open(english: bool, limits: Limits) -> FullText {
     let name = if english { "english" } else { "simple" };
     FullText::with_limits(&definition(name), &collection(), limits).unwrap()
 }
@@ -66,7 +66,7 @@ fn encode(text: &Text) -> Vec<u8> {
     row::encode(&[Value::Int4(7), title, body], &TYPES).unwrap()
 }
 
-fn write(index: &mut FullText, model: &mut Model, id: u32, new: Option<Text>) {
+pub(super) fn write(index: &mut FullText, model: &mut Model, id: u32, new: Option<Text>) {
     let before = model.get(&id).map(encode);
     let after = new.as_ref().map(encode);
     let before = before.as_ref().map(|row| RowView::new(row).unwrap());
@@ -82,7 +82,7 @@ fn write(index: &mut FullText, model: &mut Model, id: u32, new: Option<Text>) {
 }
 
 /// Polls with at most `units` a turn until it is done, with `between` after each turn.
-fn finish<T>(
+pub(super) fn finish<T>(
     index: &mut FullText,
     units: u32,
     mut step: impl FnMut(&FullText, &Turn<'_>) -> Poll<Result<T>>,
@@ -103,7 +103,7 @@ fn finish<T>(
 }
 
 /// Upkeep to its end.
-fn settle(index: &mut FullText, units: u32) {
+pub(super) fn settle(index: &mut FullText, units: u32) {
     while index.work(&Budget::new(units)).unwrap() {}
 }
 
@@ -129,8 +129,8 @@ fn analysed(text: &Text) -> Option<Vec<(u32, String)>> {
     Some(found)
 }
 
-struct Oracle {
-    analyzer: Analyzer,
+pub(super) struct Oracle {
+    pub(super) analyzer: Analyzer,
 }
 
 impl Oracle {
@@ -144,7 +144,7 @@ impl Oracle {
         tokens.map(|(at, token)| (at, self.stem(&token))).collect()
     }
 
-    fn holds(&self, query: &Query, text: &Text) -> Option<bool> {
+    pub(super) fn holds(&self, query: &Query, text: &Text) -> Option<bool> {
         Some(self.matches(query, &analysed(text)?))
     }
 
@@ -262,7 +262,7 @@ fn texts() -> impl Strategy<Value = Text> {
     (column(4), column(14)).prop_map(|(title, body)| [title, body])
 }
 
-fn queries() -> impl Strategy<Value = Query> {
+pub(super) fn queries() -> impl Strategy<Value = Query> {
     let prefix = prop::sample::select(vec!["r", "Deb", "debugg", "mem", "x", "é", "zz", "a-"]);
     let leaf = prop_oneof![
         4 => word().prop_map(Query::Word),
@@ -286,12 +286,12 @@ fn ids() -> impl Strategy<Value = u32> {
     (0u32..3, 1u32..12).prop_map(|(block, low)| block << 16 | low)
 }
 
-fn writes(max: usize) -> impl Strategy<Value = Vec<(u32, Option<Text>)>> {
+pub(super) fn writes(max: usize) -> impl Strategy<Value = Vec<(u32, Option<Text>)>> {
     let write = (ids(), prop::option::weighted(0.8, texts()));
     prop::collection::vec(write, 0..max)
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+pub(super) fn limits() -> impl Strategy<Value = Limits> {
     let units = prop_oneof![1u32..40, Just(10_000)];
     (1usize..8, 2usize..4, units).prop_map(|(tail_documents, fan_in, apply_units)| Limits {
         tail_documents,
@@ -302,7 +302,11 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 /// Writes all rows, with upkeep now and then.
-fn filled(index: &mut FullText, writes: Vec<(u32, Option<Text>)>, work: &[u32]) -> Model {
+pub(super) fn filled(
+    index: &mut FullText,
+    writes: Vec<(u32, Option<Text>)>,
+    work: &[u32],
+) -> Model {
     let mut model = Model::new();
     for (at, (id, new)) in writes.into_iter().enumerate() {
         write(index, &mut model, id, new);
@@ -320,7 +324,7 @@ fn rank(query: &Query, statistics: Option<TextStatistics>) -> EngineRank {
     })
 }
 
-fn of_rows(index: &FullText, model: &Model) -> Hashes {
+pub(super) fn of_rows(index: &FullText, model: &Model) -> Hashes {
     let mut hashes = Hashes::new();
     for (id, text) in model {
         let stored = encode(text);
@@ -557,7 +561,7 @@ fn applying_twice_is_applying_once() {
 }
 
 /// A text of about the size with words that are all different.
-fn large(bytes: usize) -> String {
+pub(super) fn large(bytes: usize) -> String {
     let words = (0..bytes / 7).map(|n| format!("w{n:05x} "));
     words.collect()
 }
