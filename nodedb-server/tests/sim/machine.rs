@@ -21,6 +21,7 @@ use nodedb_control::dispatch::{Dispatcher, upcall};
 use nodedb_control::node::{Facts, Node, Worker};
 use nodedb_control::runtime::Runtime;
 use nodedb_control::session::Session;
+use nodedb_control::session::execution::Execution;
 use nodedb_data::core::{Core, CoreConfig, Faults, NodeLatch, Progress, Shared};
 use nodedb_data::io::sim::{SimDisk, TearVariant};
 use nodedb_types::{Failure, Value, arrow_map, text};
@@ -287,11 +288,27 @@ impl Client {
         answer
     }
 
+    /// A COPY whose data is sent line by line.
+    async fn copy(&self, sql: &str, data: &str) -> Result<Execution, Failure> {
+        let statement = self.session.parse(sql)?.remove(0);
+        let copy = self.session.copy_in(&statement.statement)?;
+        let mut copy = copy.expect("a COPY");
+        for line in data.split_inclusive('\n') {
+            copy.feed(line.as_bytes())?;
+        }
+        copy.finish().await
+    }
+
     async fn answer(&mut self, sql: &str) -> Result<Rows, Failure> {
-        let Some(prepared) = self.session.prepare_text(sql, &[])? else {
-            return Ok(Vec::new());
+        let mut execution = match sql.split_once(" FROM STDIN\n") {
+            Some((copy, data)) => self.copy(&format!("{copy} FROM STDIN"), data).await?,
+            None => {
+                let Some(prepared) = self.session.prepare_text(sql, &[])? else {
+                    return Ok(Vec::new());
+                };
+                self.session.run(&prepared, &[]).await?
+            }
         };
-        let mut execution = self.session.run(&prepared, &[]).await?;
         let batches = execution.collect().await?;
         let columns = execution.columns.clone().unwrap_or_else(|| [].into());
         let mut rows = Vec::new();

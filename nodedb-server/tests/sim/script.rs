@@ -30,6 +30,8 @@ pub const STATEMENTS: &[&str] = &[
     "INSERT INTO bag VALUES (1, 'a'), (1, 'a')",
     "DELETE FROM t WHERE id = 2",
     "DELETE FROM bag WHERE v > 60",
+    "COPY t (id, n, s) FROM STDIN\n20\t200\tcopied memory\n21\t\\N\t\\N\n22\t220\tanother one\n23\t230\tmemory\n",
+    "UPDATE t SET s = 'changed' WHERE id = 22",
     "DROP INDEX t_n",
     "DELETE FROM t WHERE text_match(t, 'memory') AND n < 100",
     "CREATE INDEX t_n ON t (n)",
