@@ -107,6 +107,15 @@ fn what_must_not_pass_is_refused() {
     assert_eq!(post(&[SQL, ("Host", "evil.example")], "SELECT 1").0, 421);
     assert_eq!(post(&[("Content-Type", "text/plain")], "SELECT 1").0, 415);
     assert_eq!(post(&[JSON], "{").0, 400);
+    assert_eq!(post(&[SQL, ("Accept", "text/csv")], "SELECT 1").0, 406);
+    let accepted = ("Accept", "text/html, */*;q=0.8");
+    assert_eq!(post(&[SQL, accepted], "SELECT 1").0, 200);
+    assert_eq!(
+        post(&[SQL, ("Origin", "http://evil.example")], "SELECT 1").0,
+        403
+    );
+    let own = format!("http://{}", node.addresses().http);
+    assert_eq!(post(&[SQL, ("Origin", &own)], "SELECT 1").0, 200);
     assert_eq!(ask(&node, "GET", "/nothing", &[], "").0, 404);
     assert_eq!(ask(&node, "GET", "/v1/query", &[], "").0, 405);
     assert_eq!(ask(&node, "GET", "/healthz", &[], "").0, 200);

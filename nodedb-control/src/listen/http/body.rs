@@ -30,15 +30,23 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub fn of(headers: &HeaderMap) -> Shape {
-        let accept = headers
-            .get(header::ACCEPT)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default();
-        match accept.contains("ndjson") || accept.contains("jsonlines") {
-            true => Shape::Lines,
-            false => Shape::Json,
-        }
+    /// The first shape that the client accepts; `None` when it accepts none of them.
+    pub fn of(headers: &HeaderMap) -> Option<Shape> {
+        let Some(accept) = headers.get(header::ACCEPT) else {
+            return Some(Shape::Json);
+        };
+        let mut kinds = accept.to_str().ok()?.split(',');
+        kinds.find_map(|kind| {
+            let kind = kind.split(';').next().unwrap_or_default().trim();
+            match kind.to_ascii_lowercase().as_str() {
+                "" | "*/*" | "application/*" | "application/json" => Some(Shape::Json),
+                "application/x-ndjson"
+                | "application/ndjson"
+                | "application/jsonlines"
+                | "application/x-jsonlines" => Some(Shape::Lines),
+                _ => None,
+            }
+        })
     }
 
     pub fn content_type(self) -> &'static str {

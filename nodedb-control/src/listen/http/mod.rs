@@ -4,7 +4,7 @@
 //! threads, sessions may not; so a request is handed to a worker, whose session sends the body's
 //! pieces back over a bounded channel. When the client goes away the channel closes and the
 //! statement stops. Every request must name this server as its `Host`, so that a page of another
-//! site cannot reach it through a name that it controls.
+//! site cannot reach it through a name that it controls, and an `Origin` must be this server.
 
 mod body;
 mod events;
@@ -76,8 +76,21 @@ fn not_found() -> Failure {
         .with_hint("POST /v1/query, GET /v1/streams/{name}/events, GET /healthz, GET /metrics")
 }
 
-/// Lets a request pass that names this server by address or as localhost.
+/// Lets a request pass that names this server by address or as localhost, and that no page of
+/// another site has sent.
 async fn check_host(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(header::ORIGIN);
+    let foreign = origin.is_some_and(|origin| {
+        let host = origin.to_str().ok().and_then(|o| o.strip_prefix("http://"));
+        !host.is_some_and(|host| is_ours(host, server.address))
+    });
+    if foreign {
+        let failure = Failure::new(
+            SqlState::InvalidAuthorization,
+            "pages of other sites may not use this server",
+        );
+        return problem(StatusCode::FORBIDDEN, &failure);
+    }
     let host = request
         .headers()
         .get(header::HOST)
@@ -149,7 +162,14 @@ async fn query(State(server): State<Server>, headers: HeaderMap, body: Bytes) ->
         Ok(query) => query,
         Err((status, failure)) => return problem(status, &failure),
     };
-    let shape = Shape::of(&headers);
+    let Some(shape) = Shape::of(&headers) else {
+        let failure = Failure::new(
+            SqlState::FeatureNotSupported,
+            "no form of the reply that is accepted is supported",
+        )
+        .with_hint("accept application/json or application/x-ndjson");
+        return problem(StatusCode::NOT_ACCEPTABLE, &failure);
+    };
     let (begun_tx, begun) = oneshot::channel::<Begun>();
     let (pieces_tx, pieces) = mpsc::channel::<Bytes>(PIECES);
     let submitted = server.pool.submit(Box::new(move |worker: Rc<Worker>| {
