@@ -5,7 +5,7 @@ use nodedb_types::{DataType, Failure, Result, SqlState};
 use sqlparser::ast;
 use std::sync::Arc;
 
-use super::name::{NamedColumn, NamedRelation, Scope, fold_case, schema_and_name};
+use super::name::{NamedColumn, NamedRelation, Scope, fold_case, name_parts, schema_and_name};
 use super::{Binder, Query};
 use crate::catalog::similar;
 use crate::catalog_tables;
@@ -343,9 +343,19 @@ impl Binder<'_> {
 
     /// 42P01, with the name that may have been meant.
     pub(super) fn no_table(&self, written: &ast::ObjectName, name: &str) -> Failure {
+        let shown = name_parts(written).map_or_else(
+            |_| written.to_string(),
+            |parts| {
+                parts
+                    .iter()
+                    .map(|p| p.value.as_str())
+                    .collect::<Vec<_>>()
+                    .join(".")
+            },
+        );
         let failure = Failure::new(
             SqlState::UndefinedTable,
-            format!("relation \"{written}\" does not exist"),
+            format!("relation \"{shown}\" does not exist"),
         );
         let collections = self.context.catalog.collections();
         match similar(name, collections.iter().map(|c| c.name.as_str())) {
