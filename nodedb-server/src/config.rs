@@ -193,7 +193,11 @@ impl Config {
                 None => failure,
             });
         };
-        (setting.set)(self, value).map_err(|why| bad(format!("{origin}: {why}")))
+        let place = match origin.strip_prefix("--") {
+            Some(_) => origin.to_owned(),
+            None => format!("{name} in {origin}"),
+        };
+        (setting.set)(self, value).map_err(|why| bad(format!("{place}: {why}")))
     }
 
     /// Puts the layers together: `file` (TOML), then `environment` (`NODEDB_*` pairs), then
@@ -317,6 +321,11 @@ mod tests {
         assert_eq!(failure.hint(), Some("did you mean \"pg_port\"?"));
         let failure = Config::default().set("quux", "1", "x").unwrap_err();
         assert_eq!(failure.hint(), None);
+        let failure = Config::default().set("cores", "x", "c.toml").unwrap_err();
+        assert_eq!(
+            failure.message(),
+            "cores in c.toml: \"x\" is not a number in range"
+        );
     }
 
     #[test]

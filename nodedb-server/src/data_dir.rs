@@ -79,6 +79,7 @@ impl DataDir {
             made.map_err(|e| io("cannot make the data directory", path, &e))?;
             sync_parent(path)?;
         }
+        refuse_foreign(path)?;
         let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
         closed.map_err(|e| io("cannot restrict access to", path, &e))?;
         let lock = take_lock(path)?;
@@ -127,6 +128,33 @@ impl DataDir {
             _lock: lock,
         })
     }
+}
+
+/// What is no data directory, and no empty folder, stays as it is.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    let refused = |what: &str| {
+        Failure::new(
+            SqlState::ObjectNotInPrerequisiteState,
+            format!("{} {what}", path.display()),
+        )
+    };
+    if !path.is_dir() {
+        return Err(refused("is not a folder").with_hint("a file is loaded with ndb import"));
+    }
+    if path.join("manifest").exists() || path.join("wal").exists() {
+        return Ok(());
+    }
+    // What an interrupted first start leaves.
+    let own = ["lock", "manifest.new", "spill"];
+    let entries = fs::read_dir(path).map_err(|e| io("cannot read", path, &e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| io("cannot read", path, &e))?;
+        if !own.iter().any(|name| entry.file_name() == *name) {
+            return Err(refused("is neither a data directory nor empty")
+                .with_hint("give a new folder, or one that ndb has made"));
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(dir: &Path) -> Result<File> {
@@ -231,6 +259,22 @@ mod tests {
         let path = std::env::temp_dir().join(format!("ndb-dir-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         path
+    }
+
+    #[test]
+    fn a_foreign_folder_is_left_alone() {
+        let path = fresh("foreign");
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("letter.txt"), "x").unwrap();
+        for place in [path.clone(), path.join("letter.txt")] {
+            let refused = DataDir::open(&place, None, 3, [1, 2]).unwrap_err();
+            assert_eq!(refused.code(), SqlState::ObjectNotInPrerequisiteState);
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
+        fs::remove_file(path.join("letter.txt")).unwrap();
+        fs::write(path.join("lock"), "").unwrap();
+        DataDir::open(&path, None, 3, [1, 2]).unwrap();
+        fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]
