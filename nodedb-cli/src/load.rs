@@ -1,8 +1,8 @@
 //! Reading CSV, NDJSON and Parquet into rows of a collection: `ndb import` and the demo.
 //!
 //! Columns are matched by name; text is cast to the column's type. Rows go in batches of one
-//! `INSERT` each, so a failure leaves whole batches behind, and the error says how many rows were
-//! committed and which row of the file was at fault.
+//! `INSERT` each. When a row is at fault, the error names it, and all rows before it are
+//! committed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -13,7 +13,7 @@ use arrow::array::types::{Float16Type, Float32Type, Float64Type};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType as Arrow;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nodedb_client::{Client, DataType, Value};
+use nodedb_client::{Client, DataType, Failure, Value};
 use nodedb_types::{arrow_map, text};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
@@ -131,32 +131,53 @@ impl<'a> Loader<'a> {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        if self.pending_rows == 0 {
+        let rows = std::mem::take(&mut self.pending_rows);
+        let values = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        if rows == 0 {
             return Ok(());
         }
-        let sql = insert(
-            &self.collection,
-            &self.columns,
-            &self.chosen,
-            self.pending_rows,
-        );
-        let values = std::mem::take(&mut self.pending);
         let first = self.committed + 1;
-        let last = self.committed + self.pending_rows as u64;
-        match self.client.execute(&sql, &values).await {
-            Ok(rows) => self.committed += rows,
-            Err(failure) => {
-                let detail = failure
-                    .detail()
-                    .map(|d| format!(": {d}"))
-                    .unwrap_or_default();
-                bail!("rows {first} to {last}: {failure}{detail}");
+        if let Err(failure) = self.insert(&values, rows).await {
+            if !is_of_a_row(&failure) {
+                bail!(
+                    "rows {first} to {}: {failure}",
+                    self.committed + rows as u64
+                );
             }
+            let failure = self.up_to_the_fault(&values, rows).await.unwrap_or(failure);
+            let detail = failure
+                .detail()
+                .map(|d| format!(": {d}"))
+                .unwrap_or_default();
+            bail!("row {}: {failure}{detail}", self.committed + 1);
         }
-        self.pending_rows = 0;
-        self.pending_bytes = 0;
         self.bar.set_position(self.committed);
         Ok(())
+    }
+
+    async fn insert(&mut self, values: &[Value], rows: usize) -> nodedb_client::Result<()> {
+        let sql = insert(&self.collection, &self.columns, &self.chosen, rows);
+        self.committed += self.client.execute(&sql, values).await?;
+        Ok(())
+    }
+
+    /// Commits the rows of a refused batch that stand before the one at fault, halving what is
+    /// left; gives that row's failure, or `None` if it is accepted now.
+    async fn up_to_the_fault(&mut self, mut values: &[Value], rows: usize) -> Option<Failure> {
+        let width = self.chosen.len();
+        let mut left = rows;
+        while left > 1 {
+            let half = left / 2;
+            match self.insert(&values[..half * width], half).await {
+                Ok(()) => {
+                    values = &values[half * width..];
+                    left -= half;
+                }
+                Err(_) => left = half,
+            }
+        }
+        self.insert(&values[..width], 1).await.err()
     }
 
     /// Sends what is left; gives the number of rows committed.
@@ -165,6 +186,12 @@ impl<'a> Loader<'a> {
         self.bar.finish_and_clear();
         Ok(self.committed)
     }
+}
+
+/// True for what a single row's values cause: bad data (22), a broken constraint (23).
+fn is_of_a_row(failure: &Failure) -> bool {
+    let code = failure.code().to_string();
+    code.starts_with("22") || code.starts_with("23")
 }
 
 fn weight(value: &Value) -> usize {
@@ -222,11 +249,14 @@ pub async fn file(client: &Client, path: &Path, collection: &str) -> Result<u64>
 macro_rules! reporting {
     ($loader:ident, $body:block) => {{
         let outcome: Result<()> = async { $body }.await;
-        match outcome {
+        // What stands before a bad row is committed all the same.
+        match $loader.flush().await.and(outcome) {
             Ok(()) => $loader.finish().await,
             Err(error) => {
                 $loader.bar.finish_and_clear();
-                Err(error.context(format!("{} rows were committed before", $loader.committed)))
+                let rows = $loader.committed;
+                let were = if rows == 1 { "row was" } else { "rows were" };
+                Err(anyhow!("{error:#}\n  {rows} {were} committed before it"))
             }
         }
     }};

@@ -12,9 +12,10 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use nodedb_client::Client;
+use nodedb_client::{Client, Failure};
+use nodedb_server::config::nearest;
 
 use embedded::Embedded;
 use render::Format;
@@ -103,6 +104,10 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
+            let error = match error.downcast::<Failure>() {
+                Ok(failure) => serve::explained(&failure),
+                Err(error) => error,
+            };
             // Without a standard error there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "ndb: {error:#}");
             ExitCode::FAILURE
@@ -118,13 +123,18 @@ fn run(cli: Cli) -> Result<Exit> {
         .context("cannot start")?;
     runtime.block_on(async {
         match cli.command {
-            Some(Command::Sql(sql)) => {
-                statements(Client::connect(&sql.url).await?, sql.statements).await
-            }
+            Some(Command::Sql(sql)) => match Client::connect(&sql.url).await {
+                Ok(client) => statements(client, sql.statements).await,
+                Err(failure) => {
+                    eprintln!("ndb: {:#}", serve::explained(&failure));
+                    Ok(Exit::ConnectionLost)
+                }
+            },
             Some(Command::Import(import)) => import_file(import).await,
             Some(Command::Demo(demo)) => run_demo(demo).await,
             None => {
                 let dir = cli.data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR));
+                check_is_no_typo(&dir)?;
                 let node = Embedded::open(&dir).await?;
                 let exit = statements(node.client().clone(), cli.statements).await?;
                 node.close()?;
@@ -132,6 +142,18 @@ fn run(cli: Cli) -> Result<Exit> {
             }
         }
     })
+}
+
+/// A word that is nearly a command is not taken for a new data directory.
+fn check_is_no_typo(dir: &Path) -> Result<()> {
+    let Some(word) = dir.to_str().filter(|_| !dir.exists()) else {
+        return Ok(());
+    };
+    let commands = ["serve", "sql", "import", "demo", "help"];
+    if let Some(near) = nearest(word, commands.into_iter()) {
+        bail!("no command \"{word}\"\n  did you mean \"{near}\"? A new data directory is ./{word}");
+    }
+    Ok(())
 }
 
 async fn statements(client: Client, statements: Statements) -> Result<Exit> {

@@ -19,6 +19,8 @@ pub enum Format {
 /// Rows of a long result that a table shows: its head and its tail.
 const TABLE_HEAD: usize = 500;
 const TABLE_TAIL: usize = 20;
+/// The column of `EXPLAIN`'s answer.
+const PLAN_COLUMN: &str = "QUERY PLAN";
 /// Characters of a cell that a table shows.
 const CELL_CHARS_MAX: usize = 120;
 
@@ -74,6 +76,13 @@ fn cell(value: &Value) -> String {
 }
 
 fn table(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> io::Result<()> {
+    // A plan is a tree, not a table.
+    if matches!(columns, [(name, _)] if name == PLAN_COLUMN) {
+        return rows
+            .iter()
+            .flat_map(|row| row.values().first())
+            .try_for_each(|line| writeln!(out, "{}", cell(line)));
+    }
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED);
     table.set_header(columns.iter().map(|(name, _)| name));

@@ -53,10 +53,21 @@ impl Shell {
         }
     }
 
-    /// Runs the statements of a text, one after the other, and stops at the first that fails.
+    /// Runs the statements and backslash commands of a text, one after the other, and stops at the
+    /// first that fails.
     pub async fn run_text(&mut self, text: &str) -> Result<Exit> {
         let mut rest = text;
         while !split::is_blank(rest) {
+            rest = split::skip_blank(rest);
+            if rest.starts_with('\\') {
+                let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+                match self.command(line).await? {
+                    Some(Exit::Good) => rest = after,
+                    Some(failed) => return Ok(failed),
+                    None => return Ok(Exit::Good),
+                }
+                continue;
+            }
             let end = split::end_of_statement(rest).unwrap_or(rest.len());
             let exit = self.run(&rest[..end]).await?;
             if exit != Exit::Good {
@@ -128,11 +139,12 @@ impl Shell {
         render::rows(&mut out, self.format, &columns, &all).map_err(shown)
     }
 
-    /// A backslash command; true when the shell is to end.
-    async fn command(&mut self, line: &str) -> Result<bool> {
+    /// A backslash command: how it went, or `None` when the shell is to end.
+    async fn command(&mut self, line: &str) -> Result<Option<Exit>> {
+        let mut exit = Exit::Good;
         let mut words = line.trim().trim_end_matches(';').split_whitespace();
         match (words.next().unwrap_or_default(), words.next()) {
-            ("\\q" | "exit" | "quit", _) => return Ok(true),
+            ("\\q" | "exit" | "quit", _) => return Ok(None),
             ("\\?" | "\\h" | "help", _) => println(HELP)?,
             ("\\timing", _) => {
                 self.timing = !self.timing;
@@ -143,13 +155,14 @@ impl Shell {
                 })?;
             }
             ("\\d" | "\\dt", None) => {
-                self.run("SELECT name, kind FROM (SELECT c.relname AS name, CASE c.relkind WHEN 'i' \
+                exit = self.run("SELECT name, kind FROM (SELECT c.relname AS name, CASE c.relkind WHEN 'i' \
                           THEN 'index' ELSE 'collection' END AS kind FROM pg_catalog.pg_class c JOIN \
                           pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = \
                           'public') AS t ORDER BY kind, name").await?;
             }
             ("\\d", Some(name)) => {
-                self.run(&format!("DESCRIBE {}", crate::load::quote(name)))
+                exit = self
+                    .run(&format!("DESCRIBE {}", crate::load::quote(name)))
                     .await?;
             }
             ("\\format", Some(name)) => match <Format as clap::ValueEnum>::from_str(name, true) {
@@ -158,7 +171,7 @@ impl Shell {
             },
             (other, _) => eprintln!("unknown command {other}; \\? lists the commands"),
         }
-        Ok(false)
+        Ok(Some(exit))
     }
 
     async fn prompt(&mut self) -> Result<Exit> {
@@ -176,8 +189,10 @@ impl Shell {
                 Signal::Success(text) => {
                     let line = text.trim();
                     if line.starts_with('\\') || matches!(line, "exit" | "quit" | "help") {
-                        if self.command(line).await? {
-                            return Ok(Exit::Good);
+                        match self.command(line).await? {
+                            None => return Ok(Exit::Good),
+                            Some(Exit::ConnectionLost) => return Ok(Exit::ConnectionLost),
+                            Some(_) => {}
                         }
                     } else if self.run_text(&text).await? == Exit::ConnectionLost {
                         return Ok(Exit::ConnectionLost);

@@ -33,19 +33,21 @@ pub fn end_of_statement(text: &str) -> Option<usize> {
 
 /// True when there is nothing but blanks and comments.
 pub fn is_blank(text: &str) -> bool {
+    matches!(skip_blank(text).trim_end(), "" | ";")
+}
+
+/// The text without the blanks and whole comments that it begins with.
+pub fn skip_blank(text: &str) -> &str {
     let mut rest = text.trim_start();
     loop {
-        rest = if rest.starts_with("--") {
+        let after = if rest.starts_with("--") {
             rest.split_once('\n').map_or("", |(_, after)| after)
-        } else if rest.starts_with("/*") {
-            match skip_comment(rest.as_bytes()) {
-                Some(n) => &rest[n..],
-                None => return false,
-            }
+        } else if let Some(n) = rest.strip_prefix("/*").and(skip_comment(rest.as_bytes())) {
+            &rest[n..]
         } else {
-            return matches!(rest.trim_end(), "" | ";");
+            return rest;
         };
-        rest = rest.trim_start();
+        rest = after.trim_start();
     }
 }
 
@@ -129,5 +131,7 @@ mod tests {
         assert!(is_blank(" -- x\n /* y */ ; "));
         assert!(is_blank(""));
         assert!(!is_blank("SELECT 1"));
+        assert!(!is_blank("/* open"));
+        assert_eq!(skip_blank(" -- x\n\\d t"), "\\d t");
     }
 }

@@ -47,6 +47,14 @@ fn broken(what: impl std::fmt::Display) -> Failure {
     Failure::new(SqlState::IoError, format!("the connection failed: {what}"))
 }
 
+fn not_native(host: &str, port: u16) -> Failure {
+    Failure::new(
+        SqlState::ProtocolViolation,
+        format!("{host}:{port} does not speak NodeDB's native protocol"),
+    )
+    .with_hint("ndb serve prints the right port after native=")
+}
+
 /// A poisoned lock means that a thread panicked while it held plain data; that data is still good.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
@@ -66,6 +74,9 @@ fn address(url: &str) -> Result<(String, u16)> {
         .strip_prefix("ndb://")
         .unwrap_or(url)
         .trim_end_matches('/');
+    if rest.contains('/') {
+        return Err(bad());
+    }
     let bracketed = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
     let (host, port) = match (bracketed, rest.rsplit_once(':')) {
         (Some((host, port)), _) => (host, port.strip_prefix(':')),
@@ -102,7 +113,8 @@ impl Connection {
         };
         let frame = wire::frame(0, Kind::Hello, &hello.encode())?;
         write.write_all(&frame).await.map_err(broken)?;
-        let (header, payload) = read_frame(&mut read).await?;
+        let greeting = read_frame(&mut read).await;
+        let (header, payload) = greeting.map_err(|_| not_native(&host, port))?;
         match header.kind {
             Kind::Hello => {
                 let chosen = Hello::decode(&payload)?;
@@ -117,12 +129,7 @@ impl Connection {
                 }
             }
             Kind::Failed => return Err(wire::Reader::new(&payload).failure()?),
-            _ => {
-                return Err(Failure::new(
-                    SqlState::ProtocolViolation,
-                    "no greeting from the server",
-                ));
-            }
+            _ => return Err(not_native(&host, port)),
         }
         let shared = Arc::new(Shared {
             waiting: Mutex::new(HashMap::new()),
@@ -259,5 +266,6 @@ mod tests {
         assert_eq!(address("ndb://[::1]:7/").unwrap(), ("::1".to_owned(), 7));
         assert!(address("ndb://").is_err());
         assert!(address("ndb://h:x").is_err());
+        assert!(address("http://h:1").is_err());
     }
 }
