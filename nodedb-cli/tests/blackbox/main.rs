@@ -3,11 +3,13 @@
 //! What only a process of its own can show is shown here: that `kill -9` loses nothing that was
 //! acknowledged and leaves no half statement, that readers never see half of another statement
 //! while cores really run at once, and that a data directory opens with any number of cores.
+//! The guides run here too, as a reader would type them.
 //! What can be shown inside one process is in the server's own tests.
 //!
 //! `NODEDB_TEST_KILLS` sets the number of kills (10 unless told otherwise), `NODEDB_TEST_SEED`
 //! the seed of what the writers do.
 
+mod guides;
 mod kill;
 mod load;
 mod server;

@@ -54,6 +54,10 @@ pub struct Start {
 pub struct Server {
     child: Child,
     pub pg: SocketAddr,
+    pub http: SocketAddr,
+    pub native: SocketAddr,
+    /// The line that it prints when it lets clients in.
+    pub ready: String,
     /// From the start of the process to its ready line.
     pub opened_in: Duration,
 }
@@ -61,15 +65,22 @@ pub struct Server {
 impl Server {
     /// Starts a server over `folder` and waits until it lets clients in.
     pub fn start(folder: &Path, start: Start) -> Server {
-        let begun = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ndb"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ndb"));
+        command
             .arg("serve")
             .args(["--pg-port", "0", "--http-port", "0", "--native-port", "0"])
             .args(["--shards", "4", "--cores", &start.cores.to_string()])
             .args(["--io", start.io])
             .arg("--data-dir")
             .arg(folder)
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        Server::launch(&mut command).unwrap_or_else(|problem| panic!("{start:?}: {problem}"))
+    }
+
+    /// Runs a command that serves and waits until it lets clients in.
+    pub fn launch(command: &mut Command) -> Result<Server, String> {
+        let begun = Instant::now();
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -83,15 +94,18 @@ impl Server {
             for _ in lines {}
         });
         match rx.recv_timeout(READY_WAIT_MAX) {
-            Ok(Some(line)) => Server {
+            Ok(Some(line)) => Ok(Server {
                 child,
                 pg: address(&line, "pg="),
+                http: address(&line, "http="),
+                native: address(&line, "native="),
+                ready: line,
                 opened_in: begun.elapsed(),
-            },
+            }),
             other => {
                 let _ = child.kill();
                 let status = child.wait();
-                panic!("the server is not ready with {start:?}: {other:?}, {status:?}");
+                Err(format!("the server is not ready: {other:?}, {status:?}"))
             }
         }
     }
