@@ -62,6 +62,8 @@ pub struct LogPage {
     pub batches: Vec<EventBatch>,
     /// Where to go on. `None`: everything before [`LogQuery::before`] has been read.
     pub next: Option<EventPosition>,
+    /// The log is still being looked through and nothing was read yet: ask the same again.
+    pub again: bool,
     /// Bytes of log that were read for this page, for limiting the rate.
     pub bytes_read: u64,
 }

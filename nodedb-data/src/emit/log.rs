@@ -1,20 +1,25 @@
 //! Committed changes read back from the logs of all cores, old and present.
 //!
 //! A change stream that fell behind, or begins after a restart, asks for pages of events in the
-//! order (commit timestamp, shard, LSN, part). The logs hold them nearly in that order, chain by
-//! chain; a sparse index of blocks (a few frames each, with their range of timestamps) says which
-//! blocks may hold the next ones. Blocks are read in the order of their smallest timestamp, and
-//! what lies below the smallest of the next block is final. The index is built by one pass over the
-//! logs at the first page and extended by what was written since at each later one; it takes some
-//! ten bytes per mebibyte of log, and nothing else is kept between pages.
+//! order (commit timestamp, shard, LSN, part). An index ([`super::index`]) says which blocks of
+//! which chain hold which commits, and below what timestamp nothing of a chain is still to come.
+//! So the chains are merged: the one with the lowest bound is read on, block by block, and what
+//! lies below the bounds of all is final.
+//!
+//! **Pieces.** A page reads some [`READ_BYTES_MAX`] bytes at the most, the index is extended by as
+//! many at a time, and a page says so when it is not complete yet ([`LogPage::again`]). Where a
+//! reader has come to and what it has read ahead stays as a [`Cursor`] for its next page, so each
+//! block is read once; cursors and the frames of Prepare records are kept up to a limit in bytes,
+//! and a reader whose cursor had to go is served all the same by reading blocks again.
 //!
 //! A transaction's events are found by the record of its outcome, which names the frames of its
 //! Prepare; those are read only when they are given out.
 //!
 //! This runs on a thread of its own and may block; it shares nothing with a core but the number up
-//! to which the core's log is durable.
+//! to which the core's log is durable. Segments may be released while it reads: then the page is
+//! made again from what is left, or refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,20 +27,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nodedb_bridge::event::{EventBatch, EventOp, WriteEvent};
 use nodedb_bridge::port::{EventLog, EventPosition, LogPage, LogQuery};
-use nodedb_types::{CommitTs, Failure, Result, SqlState};
+use nodedb_types::{CollectionId, CommitTs, Failure, Result, SqlState};
 
+use super::index::{Block, LogIndex, is_event};
 use crate::core::transaction::{PreparedAt, participants};
 use crate::io::{Io, IoHandle, drive};
 use crate::shard::effect::{self, RowEffect};
 use crate::shard::fields::{Fields, malformed};
-use crate::wal::{
-    Chain, ChainId, ChainReader, Frame, Position, Record, RecordHeader, RecordKind, scan_chains,
-};
+use crate::wal::{ChainId, Frame, Position, Record, RecordHeader, RecordKind};
 
-/// Bytes of frames in a block, about.
-const BLOCK_BYTES: u64 = 256 << 10;
 /// Bytes of log that one page reads at the most, but for one block.
 const READ_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of rows that cursors hold together between pages.
+const CURSOR_BYTES_MAX: usize = 2 << 20;
+/// Bytes of frames with Prepare records that are held.
+const FRAME_BYTES_MAX: usize = 2 << 20;
+/// What stands for the rows of a Prepare that have not been read.
+const PREPARED_BYTES: usize = 64;
 
 /// Where the logs are.
 #[derive(Clone, Debug)]
@@ -47,27 +55,28 @@ pub struct EventLogConfig {
     pub log_ends: Vec<Arc<AtomicU64>>,
 }
 
-/// A run of frames of one chain.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    chain: ChainId,
-    from: Position,
-    to: Position,
-    bytes: u64,
-    /// Of the commits of user collections in it.
-    min_ts: CommitTs,
-    max_ts: CommitTs,
-}
-
 /// See the module.
 pub struct LogReader {
     io: Rc<IoHandle>,
-    dir: PathBuf,
-    config: EventLogConfig,
-    chains: BTreeMap<ChainId, Chain>,
-    /// How far each chain is in the index.
-    indexed: BTreeMap<ChainId, Position>,
-    blocks: Vec<Block>,
+    log_ends: Vec<Arc<AtomicU64>>,
+    index: LogIndex,
+    /// The one used last is at the back.
+    cursors: VecDeque<Cursor>,
+    frames: VecDeque<(ChainId, Rc<Frame>)>,
+}
+
+/// Where one reader of a collection has come to.
+struct Cursor {
+    collection: CollectionId,
+    since: CommitTs,
+    /// The next event to be given.
+    next: EventPosition,
+    /// How far each chain has been read.
+    read_to: BTreeMap<ChainId, Position>,
+    /// Read and not given.
+    found: BTreeMap<EventPosition, Found>,
+    /// Bytes of their rows.
+    bytes: usize,
 }
 
 /// Changes of one commit in one shard, or where they are.
@@ -80,151 +89,138 @@ enum Found {
 impl LogReader {
     /// Opens the logs with files of the calling thread.
     pub fn open(config: EventLogConfig, io: Box<dyn Io>) -> Result<LogReader> {
-        let dir = config.data_dir.join("wal");
+        let io = IoHandle::new(io);
+        let (dir, database) = (&config.data_dir, config.database);
         Ok(LogReader {
-            io: IoHandle::new(io),
-            dir,
-            config,
-            chains: BTreeMap::new(),
-            indexed: BTreeMap::new(),
-            blocks: Vec::new(),
+            index: LogIndex::new(io.clone(), dir, database, config.epoch),
+            io,
+            log_ends: config.log_ends,
+            cursors: VecDeque::new(),
+            frames: VecDeque::new(),
         })
     }
 
-    /// Reads what was written since the last call into the index; gives the bytes read.
-    async fn refresh(&mut self) -> Result<u64> {
-        let mut chains = scan_chains(&self.io, &self.dir, self.config.database).await?;
-        chains.retain(|chain| chain.id.epoch <= self.config.epoch);
-        let mut read = 0;
-        for mut chain in chains {
-            if chain.id.epoch == self.config.epoch {
-                let end = self.config.log_ends.get(usize::from(chain.id.core.0));
-                let Some(end) = end.map(|end| end.load(Ordering::SeqCst)) else {
-                    continue;
-                };
-                chain.end = Some(Position::from_bits(end));
-            }
-            read += self.index_chain(&chain).await?;
-            self.chains.insert(chain.id, chain);
-        }
-        Ok(read)
-    }
-
-    async fn index_chain(&mut self, chain: &Chain) -> Result<u64> {
-        let from = self.indexed.get(&chain.id).copied();
-        if from.is_some() && from == chain.end {
-            return Ok(0);
-        }
-        let mut reader = self.reader(chain, from);
-        let mut block: Option<Block> = None;
-        let mut read = 0;
-        while let Some(frame) = reader.next().await? {
-            let bytes = u64::from(frame.end().offset() - frame.position().offset());
-            read += bytes;
-            let range = frame
-                .records()
-                .filter(|r| is_event(&r.header))
-                .fold((CommitTs(u64::MAX), CommitTs(0)), |(min, max), r| {
-                    (min.min(r.header.commit_ts), max.max(r.header.commit_ts))
-                });
-            let open = block.get_or_insert(Block {
-                chain: chain.id,
-                from: frame.position(),
-                to: frame.end(),
-                bytes: 0,
-                min_ts: CommitTs(u64::MAX),
-                max_ts: CommitTs(0),
-            });
-            open.to = frame.end();
-            open.bytes += bytes;
-            open.min_ts = open.min_ts.min(range.0);
-            open.max_ts = open.max_ts.max(range.1);
-            if open.bytes >= BLOCK_BYTES {
-                self.blocks.extend(block.take());
-            }
-        }
-        self.indexed.insert(chain.id, reader.end());
-        self.blocks.extend(block);
-        Ok(read)
-    }
-
-    fn reader(&self, chain: &Chain, from: Option<Position>) -> ChainReader {
-        ChainReader::new(
-            self.io.clone(),
-            &self.dir,
-            self.config.database,
-            chain,
-            from,
-        )
-    }
-
-    /// The smallest timestamp that is kept of the newest `bytes` of log.
-    fn kept_from(&self, bytes: u64) -> CommitTs {
-        let mut blocks: Vec<&Block> = self.blocks.iter().collect();
-        blocks.sort_unstable_by_key(|b| std::cmp::Reverse(b.max_ts));
-        let mut total = 0;
-        for block in blocks {
-            total += block.bytes;
-            if total > bytes && block.max_ts > CommitTs(0) {
-                return CommitTs(block.max_ts.0 + 1);
-            }
-        }
-        CommitTs(0)
+    async fn refresh(&mut self) -> Result<(u64, bool)> {
+        let ends = &self.log_ends;
+        let log_end = |core: u16| {
+            let end = ends.get(usize::from(core))?;
+            Some(Position::from_bits(end.load(Ordering::SeqCst)))
+        };
+        self.index.refresh(log_end, READ_BYTES_MAX).await
     }
 
     async fn read_page(&mut self, query: &LogQuery) -> Result<LogPage> {
-        let mut bytes_read = self.refresh().await?;
-        let kept = self.kept_from(query.retention_bytes).max(query.since);
+        let (bytes_read, complete) = self.refresh().await?;
+        if !complete {
+            return Ok(LogPage {
+                again: true,
+                bytes_read,
+                ..LogPage::default()
+            });
+        }
+        let mut page = self.page_of(query).await?;
+        page.bytes_read += bytes_read;
+        Ok(page)
+    }
+
+    async fn page_of(&mut self, query: &LogQuery) -> Result<LogPage> {
+        let kept = self.index.kept_from(query.retention_bytes);
+        let kept = kept.max(self.index.complete_from()).min(query.before);
         let start = match query.from {
             Some(from) if from.commit_ts < kept && kept > query.since => return Err(gone(kept)),
             Some(from) => from.max(EventPosition::at(query.since)),
-            None => EventPosition::at(kept),
+            None => EventPosition::at(kept.max(query.since)),
         };
-        let mut blocks: Vec<Block> = self
-            .blocks
-            .iter()
-            .filter(|b| b.max_ts >= start.commit_ts && b.min_ts < query.before)
-            .copied()
-            .collect();
-        blocks.sort_unstable_by_key(|b| (b.min_ts, b.chain, b.from));
-        let mut found: BTreeMap<EventPosition, Found> = BTreeMap::new();
-        let mut found_bytes = 0;
-        let mut final_below = query.before;
-        for (n, block) in blocks.iter().enumerate() {
-            found_bytes += self.read_block(block, query, start, &mut found).await?;
-            bytes_read += block.bytes;
-            let next = blocks.get(n + 1).map_or(query.before, |b| b.min_ts);
-            let enough = found_bytes >= query.bytes_max || bytes_read >= READ_BYTES_MAX;
-            // Blocks that overlap must all be read before anything of them is final.
-            if enough && next > start.commit_ts.max(block.min_ts) {
-                final_below = next.min(query.before);
+        let mut cursor = self.cursor(query, start);
+        let (final_below, bytes_read) = self.read_ahead(&mut cursor, query).await?;
+        let mut page = self.give(&mut cursor, query, final_below).await?;
+        page.bytes_read += bytes_read;
+        self.keep(cursor);
+        Ok(page)
+    }
+
+    /// The reader's cursor, or one that begins there.
+    fn cursor(&mut self, query: &LogQuery, start: EventPosition) -> Cursor {
+        let is_of = |c: &Cursor| {
+            c.next == start && c.collection == query.collection && c.since == query.since
+        };
+        let known = self.cursors.iter().position(is_of);
+        known
+            .and_then(|at| self.cursors.remove(at))
+            .unwrap_or_else(|| Cursor {
+                collection: query.collection,
+                since: query.since,
+                next: start,
+                read_to: BTreeMap::new(),
+                found: BTreeMap::new(),
+                bytes: 0,
+            })
+    }
+
+    /// Puts a cursor back, and forgets those used longest ago while they hold too much.
+    fn keep(&mut self, cursor: Cursor) {
+        self.cursors.push_back(cursor);
+        let cost = |c: &Cursor| c.bytes + size_of::<Cursor>() + c.read_to.len() * 64;
+        let mut total: usize = self.cursors.iter().map(cost).sum();
+        while total > CURSOR_BYTES_MAX {
+            let Some(gone) = self.cursors.pop_front() else {
+                return;
+            };
+            total -= cost(&gone);
+        }
+    }
+
+    /// Reads blocks until there is enough for a page; gives the timestamp below which all has been
+    /// found, and the bytes read.
+    async fn read_ahead(&self, cursor: &mut Cursor, query: &LogQuery) -> Result<(CommitTs, u64)> {
+        let mut bytes_read = 0;
+        while let Some((id, block)) = self.next_block(cursor) {
+            if block.bound >= query.before {
                 break;
             }
+            let enough = cursor.bytes >= query.bytes_max || bytes_read >= READ_BYTES_MAX;
+            // The lowest bound must pass the beginning, or nothing of it is final.
+            if enough && block.bound > cursor.next.commit_ts {
+                return Ok((block.bound, bytes_read));
+            }
+            if block.max_ts >= cursor.next.commit_ts {
+                bytes_read += self.read_block(id, &block, cursor).await?;
+            }
+            cursor.read_to.insert(id, block.to);
         }
-        self.give(query, found, final_below, bytes_read).await
+        Ok((query.before, bytes_read))
+    }
+
+    /// The unread block of the chain with the lowest bound.
+    fn next_block(&self, cursor: &Cursor) -> Option<(ChainId, Block)> {
+        let next = |(id, known): (&ChainId, &super::index::ChainIndex)| {
+            let read_to = cursor.read_to.get(id).copied().unwrap_or(Position::START);
+            Some((*id, *known.block_after(read_to)?))
+        };
+        let unread = self.index.chains.iter().filter_map(next);
+        unread.min_by_key(|(id, block)| (block.bound, *id))
     }
 
     /// Gives out what is final, as much as fits the page.
     async fn give(
-        &self,
+        &mut self,
+        cursor: &mut Cursor,
         query: &LogQuery,
-        found: BTreeMap<EventPosition, Found>,
         final_below: CommitTs,
-        mut bytes_read: u64,
     ) -> Result<LogPage> {
         let mut page = LogPage::default();
         let mut given = 0;
-        for (position, found) in found {
-            // What lies above the final mark may have others before it that were not read.
-            if position.commit_ts >= final_below || given >= query.bytes_max {
-                page.next = Some(position.min(EventPosition::at(final_below)));
-                break;
-            }
+        while let Some(entry) = cursor.found.first_entry()
+            && entry.key().commit_ts < final_below
+            && given < query.bytes_max
+        {
+            let found = entry.remove();
+            cursor.bytes -= found.bytes();
             let (header, effects) = match found {
                 Found::Rows(header, effects) => (header, effects),
                 Found::Prepared(header, chain, at) => {
-                    let frame = self.frame(chain, at).await?;
-                    bytes_read += u64::from(frame.end().offset() - frame.position().offset());
+                    let (frame, bytes) = self.frame(chain, at, header.commit_ts).await?;
+                    page.bytes_read += bytes;
                     (header, prepared_rows(&frame, &header, query)?)
                 }
             };
@@ -233,46 +229,38 @@ impl LogReader {
                 page.batches.push(batch(query, &header, effects));
             }
         }
-        if page.next.is_none() && final_below < query.before {
-            page.next = Some(EventPosition::at(final_below));
-        }
-        page.bytes_read = bytes_read;
+        // What lies above the mark may have others before it that were not read.
+        let mark = EventPosition::at(final_below);
+        let first = cursor.found.keys().next().copied();
+        cursor.next = first.map_or(mark, |first| first.min(mark));
+        page.next = (cursor.next < EventPosition::at(query.before)).then_some(cursor.next);
         Ok(page)
     }
 
-    /// Collects the changes of one block from `start` on; gives the bytes of their rows.
-    async fn read_block(
-        &self,
-        block: &Block,
-        query: &LogQuery,
-        start: EventPosition,
-        found: &mut BTreeMap<EventPosition, Found>,
-    ) -> Result<usize> {
-        let mut reader = self.reader(&self.chains[&block.chain], Some(block.from));
-        let mut bytes = 0;
+    /// Collects the changes of one block, as far as it was not read before; gives the bytes read.
+    async fn read_block(&self, id: ChainId, block: &Block, cursor: &mut Cursor) -> Result<u64> {
+        let read_to = cursor.read_to.get(&id).copied();
+        let from = read_to.map_or(block.from, |at| at.max(block.from));
+        let bytes = u64::from(block.to.offset() - from.offset());
+        let mut reader = self.index.reader(id, from).reading(bytes);
         while reader.end() < block.to
             && let Some(frame) = reader.next().await?
         {
             for record in frame.records().filter(|r| is_event(&r.header)) {
                 let ts = record.header.commit_ts;
-                if ts < query.since.max(start.commit_ts) || ts >= query.before {
+                if ts < cursor.since.max(cursor.next.commit_ts) {
                     continue;
                 }
-                for (part, one) in changes(&record, query)?.into_iter().enumerate() {
+                for (part, one) in changes(&record, cursor.collection)?.into_iter().enumerate() {
                     let position = EventPosition {
                         commit_ts: ts,
                         shard: record.header.shard,
                         lsn: record.header.lsn,
                         part: part as u32,
                     };
-                    if position >= start {
-                        bytes += match &one {
-                            Found::Rows(_, effects) => {
-                                effects.iter().map(RowEffect::encoded_bytes).sum()
-                            }
-                            Found::Prepared(..) => BLOCK_BYTES as usize,
-                        };
-                        found.insert(position, one);
+                    if position >= cursor.next {
+                        cursor.bytes += one.bytes();
+                        cursor.found.insert(position, one);
                     }
                 }
             }
@@ -281,47 +269,80 @@ impl LogReader {
         Ok(bytes)
     }
 
-    /// The frame at a position that an outcome names.
-    async fn frame(&self, chain: ChainId, at: Position) -> Result<Frame> {
-        let known = self
-            .chains
-            .get(&chain)
-            .ok_or_else(|| malformed("it names no chain"))?;
-        let mut reader = self.reader(known, Some(at));
+    /// The frame at a position that the outcome of `commit_ts` names, and the bytes read for it.
+    async fn frame(
+        &mut self,
+        chain: ChainId,
+        at: Position,
+        commit_ts: CommitTs,
+    ) -> Result<(Rc<Frame>, u64)> {
+        let is_it = |(id, frame): &(ChainId, Rc<Frame>)| *id == chain && frame.position() == at;
+        if let Some((_, frame)) = self.frames.iter().find(|f| is_it(f)) {
+            return Ok((frame.clone(), 0));
+        }
+        if !self.index.holds(chain, at) {
+            return Err(gone(CommitTs(commit_ts.0 + 1)));
+        }
+        let mut reader = self.index.reader(chain, at);
         let frame = reader.next().await?;
         reader.close().await?;
-        frame
-            .filter(|f| f.position() == at)
-            .ok_or_else(|| malformed("it names no frame"))
+        let frame = frame.filter(|f| f.position() == at);
+        let frame = Rc::new(frame.ok_or_else(|| malformed("it names no frame"))?);
+        self.frames.push_back((chain, frame.clone()));
+        let bytes = |(_, f): &(ChainId, Rc<Frame>)| frame_bytes(f) as usize;
+        while self.frames.iter().map(bytes).sum::<usize>() > FRAME_BYTES_MAX {
+            self.frames.pop_front();
+        }
+        Ok((frame.clone(), frame_bytes(&frame)))
     }
 }
 
 impl EventLog for LogReader {
     fn page(&mut self, query: &LogQuery) -> Result<LogPage> {
         let io = self.io.clone();
-        drive::run(&io, self.read_page(query))
-            .unwrap_or_else(|| Err(Failure::new(SqlState::IoError, "the disk is gone")))
+        let gone = || Failure::new(SqlState::IoError, "the disk is gone");
+        let segments = |log: &LogReader| -> Vec<(ChainId, Vec<u32>)> {
+            let chains = log.index.chains.iter();
+            chains
+                .map(|(id, c)| (*id, c.chain.segments.clone()))
+                .collect()
+        };
+        loop {
+            let page = drive::run(&io, self.read_page(query)).ok_or_else(gone)?;
+            let Err(failure) = page else { return page };
+            // A segment that was being read may have been released: what is left decides.
+            let before = segments(self);
+            drive::run(&io, self.index.list()).ok_or_else(gone)??;
+            if before == segments(self) {
+                return Err(failure);
+            }
+        }
     }
 }
 
-/// Whether the record may hold events: rows of a user collection, or an outcome.
-fn is_event(header: &RecordHeader) -> bool {
-    match header.kind {
-        RecordKind::Rows => !header.collection.is_system(),
-        RecordKind::Decided => true,
-        _ => false,
+impl Found {
+    /// Bytes of its rows.
+    fn bytes(&self) -> usize {
+        match self {
+            Found::Rows(_, effects) => effects.iter().map(RowEffect::encoded_bytes).sum(),
+            Found::Prepared(..) => PREPARED_BYTES,
+        }
     }
+}
+
+fn frame_bytes(frame: &Frame) -> u64 {
+    u64::from(frame.end().offset() - frame.position().offset())
 }
 
 /// What a record says of the collection; parts are counted from 0.
-fn changes(record: &Record<'_>, query: &LogQuery) -> Result<Vec<Found>> {
+fn changes(record: &Record<'_>, collection: CollectionId) -> Result<Vec<Found>> {
     let header = record.header;
     if header.kind == RecordKind::Decided {
         let prepared = PreparedAt::decode(header.shard, record.payload)?;
         let found = |at| Found::Prepared(header, prepared.chain, at);
         return Ok(prepared.frames.iter().copied().map(found).collect());
     }
-    if header.collection != query.collection {
+    if header.collection != collection {
         return Ok(Vec::new());
     }
     let mut fields = Fields::new(record.payload);

@@ -4,6 +4,7 @@
 //! ring to the event plane is full, batches are left out until a word about it fits in; they are
 //! in the log. Nothing here waits, so a slow subscriber never slows a write.
 
+pub mod index;
 pub mod log;
 pub mod retention;
 

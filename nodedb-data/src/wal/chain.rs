@@ -43,14 +43,42 @@ pub async fn scan_chains(
     dir: &Path,
     database: u64,
 ) -> Result<Vec<Chain>, WalError> {
+    let segments = list_segments(io, dir).await?;
+    let ends = all_logged_ends(io, dir, database, &segments).await?;
+    let chain = |(id, segments)| Chain {
+        id,
+        segments,
+        end: ends.get(&id).copied(),
+    };
+    Ok(segments.into_iter().map(chain).collect())
+}
+
+/// The segments that exist, by chain, ascending.
+pub async fn list_segments(
+    io: &Rc<IoHandle>,
+    dir: &Path,
+) -> Result<BTreeMap<ChainId, Vec<u32>>, WalError> {
     let mut segments: BTreeMap<ChainId, Vec<u32>> = BTreeMap::new();
     for name in io.list_dir(dir).await? {
         if let Some((chain, segment)) = parse_segment_name(&name) {
             segments.entry(chain).or_default().push(segment);
         }
     }
+    segments.values_mut().for_each(|all| all.sort_unstable());
+    Ok(segments)
+}
+
+/// The ends that the chains log of older ones, those included that are wholly released.
+///
+/// Fails with [`WalError::Corrupt`] when two chains name different ends of a third.
+pub async fn all_logged_ends(
+    io: &Rc<IoHandle>,
+    dir: &Path,
+    database: u64,
+    segments: &BTreeMap<ChainId, Vec<u32>>,
+) -> Result<BTreeMap<ChainId, Position>, WalError> {
     let mut ends: BTreeMap<ChainId, Position> = BTreeMap::new();
-    for (&id, segments) in &segments {
+    for (&id, segments) in segments {
         let chain = Chain {
             id,
             segments: segments.clone(),
@@ -67,15 +95,7 @@ pub async fn scan_chains(
             }
         }
     }
-    let chain = |(id, mut segments): (ChainId, Vec<u32>)| {
-        segments.sort_unstable();
-        Chain {
-            id,
-            segments,
-            end: ends.get(&id).copied(),
-        }
-    };
-    Ok(segments.into_iter().map(chain).collect())
+    Ok(ends)
 }
 
 /// The ends of older chains that a chain begins with.

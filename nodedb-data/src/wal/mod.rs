@@ -34,7 +34,9 @@ mod segment;
 mod signal;
 mod writer;
 
-pub use chain::{Chain, epoch_after, next_epoch, open_dir, scan_chains};
+pub use chain::{
+    Chain, all_logged_ends, epoch_after, list_segments, next_epoch, open_dir, scan_chains,
+};
 pub use codec::{ChainEnd, ChainId, Position, Record, RecordHeader, RecordKind};
 pub use durable::Durable;
 pub use error::WalError;

@@ -58,6 +58,8 @@ pub struct ChainReader {
     dir: PathBuf,
     database: u64,
     chain: Chain,
+    /// Bytes read at a time.
+    window_bytes: usize,
     /// Where the last frame ended.
     at: Position,
     last_sequence: Option<u64>,
@@ -90,11 +92,19 @@ impl ChainReader {
             dir: dir.to_owned(),
             database,
             chain: chain.clone(),
+            window_bytes: WINDOW_BYTES,
             at: from.unwrap_or(Position::new(oldest, 0)),
             last_sequence: None,
             open: None,
             finished: false,
         }
+    }
+
+    /// The same, for a part of the chain that is so many bytes long.
+    pub fn reading(mut self, bytes: u64) -> ChainReader {
+        let bytes = bytes.min(WINDOW_BYTES as u64) as usize;
+        self.window_bytes = bytes.max(FRAME_ALIGNMENT).next_multiple_of(FRAME_ALIGNMENT);
+        self
     }
 
     /// The next frame; None at the chain's end, which is then [`ChainReader::end`].
@@ -228,11 +238,13 @@ impl ChainReader {
         let loaded = open.window_start..open.window_start + open.window.len();
         if !(loaded.contains(&offset) && offset + len <= loaded.end) {
             let mut buf = std::mem::take(&mut open.window);
-            if buf.capacity() < len.max(WINDOW_BYTES) {
+            // A frame's length is of whole blocks, a header's is not.
+            let wanted = len.next_multiple_of(FRAME_ALIGNMENT).max(self.window_bytes);
+            if buf.capacity() < wanted {
                 self.io.recycle(buf);
-                buf = self.io.buffer(len.max(WINDOW_BYTES));
+                buf = self.io.buffer(wanted);
             }
-            buf.set_len(len.max(WINDOW_BYTES));
+            buf.set_len(wanted);
             let (read, mut buf) = self.io.read(file, offset as u64, buf).await;
             buf.set_len(*read.as_ref().unwrap_or(&0));
             open.window = buf;

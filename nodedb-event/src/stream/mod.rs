@@ -118,9 +118,8 @@ impl Reader<'_> {
                 let page = self.shared.log.page(self.query(before)).await?;
                 let batches = page.batches.into_iter().map(|b| (Arc::new(b), 0));
                 self.ready.extend(batches);
-                match page.next {
-                    Some(next) => self.at = Some(next),
-                    None => self.at = Some(EventPosition::at(before)),
+                if !page.again {
+                    self.at = Some(page.next.unwrap_or(EventPosition::at(before)));
                 }
             }
         }

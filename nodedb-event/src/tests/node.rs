@@ -65,7 +65,14 @@ pub struct Log {
 
 impl EventLog for Log {
     fn page(&mut self, query: &LogQuery) -> Result<LogPage> {
-        self.pages.fetch_add(1, Ordering::Relaxed);
+        if self.pages.fetch_add(1, Ordering::Relaxed) == 0 {
+            // The first look at a log takes more than one page.
+            let again = true;
+            return Ok(LogPage {
+                again,
+                ..LogPage::default()
+            });
+        }
         let oldest = CommitTs(self.oldest.load(Ordering::Relaxed)).max(query.since);
         let from = query.from.unwrap_or(EventPosition::at(oldest));
         if from.commit_ts < oldest {

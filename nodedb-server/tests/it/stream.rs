@@ -222,7 +222,8 @@ fn what_retention_has_dropped_is_refused_with_the_oldest_position() {
             .and_then(|n| n.parse().ok())
             .expect("a position");
         let again = rows(&client, &format!("SELECT * FROM STREAM s SINCE {oldest}")).await;
-        assert_eq!(again.len(), kept.len());
+        // An idle core seals its log, so a little more may have gone meanwhile.
+        assert!(!again.is_empty() && kept.ends_with(&again));
     });
     node.stop().expect("stops");
 }

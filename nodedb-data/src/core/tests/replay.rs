@@ -1,7 +1,10 @@
 //! What is read back from the logs is what the cores emitted.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use nodedb_bridge::event::{Emitted, WriteEvent};
 use nodedb_bridge::plan::{Outcome, SchemaStep};
@@ -14,10 +17,10 @@ use crate::io::sim::TearVariant;
 
 type Events = BTreeMap<EventPosition, Vec<WriteEvent>>;
 
-fn emit(node: &mut Node) {
+fn emit(node: &mut Node, retention_bytes: u64) {
     let step = SchemaStep::SetEmit {
         collection: COLLECTION,
-        retention_bytes: NonZeroU64::new(1 << 30),
+        retention_bytes: NonZeroU64::new(retention_bytes),
     };
     node.schema(step).unwrap().unwrap();
 }
@@ -77,6 +80,10 @@ fn read(log: &mut LogReader, mut query: LogQuery) -> Events {
     let mut last = EventPosition::default();
     for _ in 0..10_000 {
         let page = log.page(&query).unwrap();
+        if page.again {
+            assert!(page.batches.is_empty() && page.bytes_read > 0);
+            continue;
+        }
         for batch in page.batches {
             let mut place = EventPosition {
                 commit_ts: batch.commit_ts,
@@ -105,7 +112,7 @@ fn the_log_gives_back_what_was_emitted() {
     for (cores, then) in [(1, 2), (2, 1), (4, 2)] {
         let mut machine = Machine::new(21, 4);
         let mut node = with_collection(&mut machine, cores);
-        emit(&mut node);
+        emit(&mut node, 1 << 30);
         let mut emitted = Events::new();
         for id in 0..60 {
             let row = node.put(id % 20, Some(id as i32), &"x".repeat(id as usize * 90));
@@ -172,7 +179,7 @@ fn the_log_gives_back_what_was_emitted() {
 fn what_retention_drops_is_refused_by_name() {
     let mut machine = Machine::new(22, 4);
     let mut node = with_collection(&mut machine, 2);
-    emit(&mut node);
+    emit(&mut node, 1 << 30);
     let mut emitted = Events::new();
     for id in 0..40 {
         let row = node.put(id, None, &"z".repeat(100_000));
@@ -201,4 +208,77 @@ fn what_retention_drops_is_refused_by_name() {
     assert!(newest.len() > 3 && newest.len() < 15);
     assert_eq!(newest.keys().last().unwrap().commit_ts, last);
     assert_eq!(newest, emitted.split_off(newest.keys().next().unwrap()));
+}
+
+/// Releases what streams do not need of the cores' own chains; the segments that go.
+fn release(node: &mut Node) -> u32 {
+    let released = Rc::new(Cell::new(0));
+    let mut gone = 0;
+    for core in &node.cores {
+        let need = core.state.streams_need_from();
+        gone += need.segment();
+        let (wal, released) = (core.state.wal().clone(), released.clone());
+        core.state.spawner.spawn(async move {
+            wal.release_before(need).await.unwrap();
+            released.set(released.get() + 1);
+        });
+    }
+    node.until(|node| released.get() == node.cores.len());
+    gone
+}
+
+fn refused(log: &mut LogReader, query: &LogQuery, from: CommitTs) -> bool {
+    let from = Some(EventPosition::at(from));
+    let page = log.page(&LogQuery {
+        from,
+        ..query.clone()
+    });
+    page.is_err_and(|f| f.code() == SqlState::ObjectNotInPrerequisiteState)
+}
+
+#[test]
+fn released_segments_are_refused_and_the_rest_is_whole() {
+    for cores in [1, 2] {
+        let mut machine = Machine::new(23, 4);
+        let mut node = with_collection(&mut machine, cores);
+        emit(&mut node, 1_500_000);
+        let mut emitted = Events::new();
+        let big = |id: i64| (id % 50, Some(encode(id % 50, None, &"w".repeat(60_000))));
+        let mut log = None;
+        for id in 0..60 {
+            if id % 3 == 0 {
+                transaction(&mut node, &[big(id), big(id + 7), big(id + 19)]);
+            } else {
+                let row = node.put(id % 50, None, &"v".repeat(60_000));
+                node.write(vec![row]).unwrap().result.unwrap();
+            }
+            collect(&mut node, &mut emitted);
+            if id == 30 {
+                // One reader knows the log from before the release, another does not.
+                let mut early = reader(&machine, &node);
+                let all = query(&mut node, CommitTs(1), 200_000);
+                assert_eq!(read(&mut early, all), emitted);
+                log = Some(early);
+            }
+        }
+        let mut log = log.unwrap();
+        let all = query(&mut node, CommitTs(1), 200_000);
+        let first = emitted.keys().next().unwrap().commit_ts;
+        log.page(&all).unwrap();
+        assert!(release(&mut node) >= 2);
+        for log in [&mut log, &mut reader(&machine, &node)] {
+            assert!(refused(log, &all, first));
+            let left = read(log, all.clone());
+            let from = *left.keys().next().unwrap();
+            assert_eq!(left, emitted.clone().split_off(&from));
+            let image = |image: &Option<Arc<[u8]>>| image.as_ref().map_or(0, |i| i.len());
+            let images = left
+                .values()
+                .flatten()
+                .map(|e| image(&e.before) + image(&e.after));
+            let bytes: usize = images.sum();
+            assert!(bytes > 1_000_000, "{bytes} bytes are left");
+            assert!(left.len() < emitted.len());
+        }
+    }
 }
