@@ -13,6 +13,7 @@ const LOOPS: &[(&str, &str, &str)] = &[
     ("sim", "NODEDB_TEST_CRASHES", "2000"),
     ("sim", "NODEDB_TEST_ROUNDS", "200"),
     ("blackbox", "NODEDB_TEST_KILLS", "100"),
+    ("blackbox", "NODEDB_TEST_EVENTS", "1000000"),
 ];
 
 /// Runs every loop in its long form; false when one of them fails.

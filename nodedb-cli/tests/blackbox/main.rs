@@ -6,13 +6,15 @@
 //! The guides run here too, as a reader would type them.
 //! What can be shown inside one process is in the server's own tests.
 //!
-//! `NODEDB_TEST_KILLS` sets the number of kills (10 unless told otherwise), `NODEDB_TEST_SEED`
-//! the seed of what the writers do.
+//! `NODEDB_TEST_KILLS` sets the number of kills (10 unless told otherwise), `NODEDB_TEST_EVENTS`
+//! that of events at a reader that stalls (20,000), `NODEDB_TEST_SEED` the seed of what the writers
+//! do.
 
 mod guides;
 mod kill;
 mod load;
 mod server;
+mod streams;
 mod sums;
 #[path = "../../../nodedb-server/tests/workload/mod.rs"]
 mod workload;

@@ -116,6 +116,17 @@ impl Server {
         self.child.wait().expect("the process ends");
     }
 
+    /// Memory of the process that is resident, bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|l| l.trim().strip_suffix("kB"));
+        kib.and_then(|n| n.trim().parse::<u64>().ok())
+            .expect("its size")
+            << 10
+    }
+
     /// A connection whose task runs beside the test.
     pub async fn connect(&self) -> Client {
         connect(self.pg).await
