@@ -120,11 +120,6 @@ impl Machine {
         }
     }
 
-    /// Number of the last start.
-    pub fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
     /// Power fails now, if it has not, and comes back.
     pub fn restart(&self, variant: TearVariant) {
         self.disk.crash_now();
