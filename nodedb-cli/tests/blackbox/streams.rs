@@ -355,7 +355,7 @@ async fn a_reader_that_stalls_or_goes_costs_no_memory_and_misses_nothing() {
     while counted.events < events.max(20_000) + 2 * events {
         counted.take(&back.next().await);
     }
-    println!(
+    eprintln!(
         "{events} events; slowest statement and all of them: nobody reads {alone:?}, a stalled \
          reader {beside_stalled:?}, a reader that has gone {beside_gone:?}; grown by \
          {grown_stalled} and {grown_gone} bytes over {warm}; {resumed} events were read before"
