@@ -15,6 +15,7 @@ use nodedb_types::{Result, Surrogate};
 use super::{Engine, Estimate, Frozen, Hashes, Place, Ranked, SharedIndex, ThawPart, Truth};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
+use crate::store::page::PageStore;
 
 /// A prepared predicate of some engine.
 pub struct Source(Box<dyn Any>);
@@ -110,6 +111,7 @@ pub trait IndexEngine {
     fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>>;
     fn freeze(&mut self) -> Result<Option<Frozen>>;
     fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()>;
+    fn thaw_pages(&mut self, pages: PageStore) -> Result<()>;
     fn poll_thaw_part(
         &mut self,
         part: &ThawPart<'_>,
@@ -248,6 +250,10 @@ impl<E: Engine> IndexEngine for Erased<E> {
 
     fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
         self.0.thaw(header, parts)
+    }
+
+    fn thaw_pages(&mut self, pages: PageStore) -> Result<()> {
+        self.0.thaw_pages(pages)
     }
 
     fn poll_thaw_part(

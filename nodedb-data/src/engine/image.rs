@@ -26,6 +26,7 @@ use std::task::Poll;
 use nodedb_types::{Failure, Result, SqlState};
 
 use crate::pace::Turn;
+use crate::store::page::FrozenPages;
 
 /// Longest header of an image, bytes.
 pub const IMAGE_HEADER_BYTES_MAX: usize = 64 << 10;
@@ -39,11 +40,27 @@ pub struct Frozen {
     pub header: Vec<u8>,
     /// In the order in which they come back. Their ids differ.
     pub parts: Vec<Rc<dyn FrozenPart>>,
+    /// The pages of an index that is made of pages.
+    pub pages: Option<FrozenPages>,
 }
 
 impl Frozen {
     pub fn new(header: Vec<u8>, parts: Vec<Rc<dyn FrozenPart>>) -> Frozen {
-        Frozen { header, parts }
+        Frozen {
+            header,
+            parts,
+            pages: None,
+        }
+    }
+
+    /// With pages, of which the checkpoint writes those that changed. They come back, after the
+    /// header and before the parts, with [`super::Engine::thaw_pages`].
+    #[must_use]
+    pub fn with_pages(self, pages: FrozenPages) -> Frozen {
+        Frozen {
+            pages: Some(pages),
+            ..self
+        }
     }
 }
 

@@ -39,6 +39,7 @@ pub use image::{Frozen, FrozenPart, ThawPart};
 
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
+use crate::store::page::PageStore;
 
 /// An index as shards and queries share it.
 pub type SharedIndex = Rc<RefCell<dyn IndexEngine>>;
@@ -268,6 +269,12 @@ pub trait Engine: 'static {
     fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
         let _ = (header, parts);
         Err(image::malformed("its engine has none"))
+    }
+
+    /// Takes back the pages of [`Frozen::pages`], after [`Engine::thaw`].
+    fn thaw_pages(&mut self, pages: PageStore) -> Result<()> {
+        let _ = pages;
+        Err(image::malformed("its engine has no pages"))
     }
 
     /// Takes in the next part. Called again with the same part and cursor (0 at first, else the

@@ -112,6 +112,7 @@ impl Table {
             if !self.indexes.borrow().is_empty() {
                 before = Some(old.row.into());
             }
+            log.supersede(older);
         }
         let version = Version {
             commit_ts: commit.commit_ts,
@@ -230,7 +231,9 @@ impl Table {
         });
         for &(surrogate, location) in &rows {
             self.locations.borrow_mut().set(surrogate, Location::NONE);
-            self.log.borrow_mut().release(location);
+            let mut log = self.log.borrow_mut();
+            log.supersede(location);
+            log.release(location);
         }
         !rows.is_empty()
     }

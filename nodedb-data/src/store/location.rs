@@ -1,73 +1,84 @@
 //! The location table: from a surrogate to its row's newest version, 8 bytes a row.
 //!
-//! Two levels, by block of 65,536 ids and by the 1,024 ids of a small lease, so that a table
-//! costs what its leases cost and a lookup is two indexings.
+//! Chunks of the 1,024 ids of a small lease, so that a table costs what its leases cost. A chunk
+//! on disk is its locations in order, 8 bytes each, zeros where an id names no row.
+
+use std::borrow::Cow;
 
 use nodedb_types::Surrogate;
-use nodedb_types::limits::{BLOCK_IDS, EXTENT_SMALL};
+use nodedb_types::limits::EXTENT_SMALL;
 
+use super::leaves::{Leaf, Leaves};
 use super::row_log::Location;
 
 const CHUNK: usize = EXTENT_SMALL as usize;
-const CHUNKS: usize = (BLOCK_IDS / EXTENT_SMALL) as usize;
 
-type Chunk = Box<[Location; CHUNK]>;
+/// The locations of [`EXTENT_SMALL`] ids.
+#[derive(Clone)]
+pub struct Chunk(Box<[Location; CHUNK]>);
 
-#[derive(Default)]
+impl Leaf for Chunk {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(self.0.iter().flat_map(|l| l.0.to_le_bytes()).collect())
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Chunk> {
+        let (words, []) = bytes.as_chunks() else {
+            return None;
+        };
+        let locations = words.iter().map(|w| Location(u64::from_le_bytes(*w)));
+        let locations: Box<[Location]> = locations.collect();
+        Some(Chunk(locations.try_into().ok()?))
+    }
+}
+
+#[derive(Default, Clone)]
 pub struct LocationTable {
-    blocks: Vec<Option<Box<[Option<Chunk>; CHUNKS]>>>,
-    chunks: usize,
+    chunks: Leaves<Chunk>,
+    count: usize,
 }
 
 impl LocationTable {
-    /// The newest version of the row; [`Location::NONE`] when the id names no row.
-    pub fn get(&self, surrogate: Surrogate) -> Location {
-        let (block, chunk, slot) = split(surrogate);
-        match self.blocks.get(block) {
-            Some(Some(chunks)) => chunks[chunk].as_ref().map_or(Location::NONE, |c| c[slot]),
-            _ => Location::NONE,
+    /// The table with these chunks.
+    pub fn thaw(chunks: Leaves<Chunk>) -> LocationTable {
+        LocationTable {
+            count: chunks.iter().count(),
+            chunks,
         }
     }
 
+    /// The chunks as they are now; those of the table go on changing.
+    pub fn freeze(&self) -> Leaves<Chunk> {
+        self.chunks.clone()
+    }
+
+    /// The newest version of the row; [`Location::NONE`] when the id names no row.
+    pub fn get(&self, surrogate: Surrogate) -> Location {
+        let (chunk, slot) = split(surrogate);
+        self.chunks.get(chunk).map_or(Location::NONE, |c| c.0[slot])
+    }
+
     pub fn set(&mut self, surrogate: Surrogate, location: Location) {
-        let (block, chunk, slot) = split(surrogate);
-        if self.blocks.len() <= block {
-            self.blocks.resize_with(block + 1, || None);
+        let (chunk, slot) = split(surrogate);
+        if self.chunks.get(chunk).is_none() {
+            let empty = Chunk(Box::new([Location::NONE; CHUNK]));
+            self.chunks.put(chunk, empty, 0);
+            self.count += 1;
         }
-        let chunks = self.blocks[block].get_or_insert_with(|| Box::new([const { None }; CHUNKS]));
-        let chunk = chunks[chunk].get_or_insert_with(|| {
-            self.chunks += 1;
-            Box::new([Location::NONE; CHUNK])
-        });
-        chunk[slot] = location;
+        self.chunks.change(chunk).0[slot] = location;
     }
 
     /// Every id from `from` on that names a version, with it, until `visit` says no.
     pub fn walk(&self, from: u32, mut visit: impl FnMut(Surrogate, Location) -> bool) {
-        let (first_block, first_chunk, first_slot) = (
-            (from >> 16) as usize,
-            (from as usize >> 10) % CHUNKS,
-            from as usize % CHUNK,
-        );
-        for (b, block) in self.blocks.iter().enumerate().skip(first_block) {
-            let Some(chunks) = block else { continue };
-            let chunk_from = if b == first_block { first_chunk } else { 0 };
-            for (c, chunk) in chunks.iter().enumerate().skip(chunk_from) {
-                let Some(slots) = chunk else { continue };
-                let start = b == first_block && c == first_chunk;
-                for (s, &location) in
-                    slots
-                        .iter()
-                        .enumerate()
-                        .skip(if start { first_slot } else { 0 })
+        for (chunk, locations) in self.chunks.iter_from(from / EXTENT_SMALL) {
+            for (slot, &location) in locations.0.iter().enumerate() {
+                let id = chunk * EXTENT_SMALL + slot as u32;
+                if id >= from
+                    && !location.is_none()
+                    && let Some(surrogate) = Surrogate::new(id)
+                    && !visit(surrogate, location)
                 {
-                    let id = (b * CHUNKS + c) * CHUNK + s;
-                    if !location.is_none()
-                        && let Some(surrogate) = Surrogate::new(id as u32)
-                        && !visit(surrogate, location)
-                    {
-                        return;
-                    }
+                    return;
                 }
             }
         }
@@ -75,13 +86,13 @@ impl LocationTable {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        self.chunks * CHUNK * size_of::<Location>()
+        self.count * CHUNK * size_of::<Location>()
     }
 }
 
-fn split(surrogate: Surrogate) -> (usize, usize, usize) {
-    let id = surrogate.get() as usize;
-    (id >> 16, (id >> 10) % CHUNKS, id % CHUNK)
+fn split(surrogate: Surrogate) -> (u32, usize) {
+    let id = surrogate.get();
+    (id / EXTENT_SMALL, (id % EXTENT_SMALL) as usize)
 }
 
 #[cfg(test)]
@@ -100,6 +111,13 @@ mod tests {
         }
         assert!(table.get(Surrogate::new(5).unwrap()).is_none());
         assert!(table.get(Surrogate::new(9_000_000).unwrap()).is_none());
+        let mut bytes = Vec::new();
+        for (_, chunk) in table.chunks.iter() {
+            bytes.extend_from_slice(&chunk.bytes());
+            assert!(Chunk::of_bytes(&chunk.bytes()).is_some_and(|c| c.0 == chunk.0));
+        }
+        assert_eq!(bytes.len(), table.bytes());
+        assert!(Chunk::of_bytes(&bytes[..8191]).is_none());
         for from in [0, 2, 1024, 1025, 65_536, 65_537] {
             let mut seen = Vec::new();
             table.walk(from, |s, _| {

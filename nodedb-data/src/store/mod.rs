@@ -7,13 +7,21 @@
 //! * [`extent`]: the surrogates that a table may give out.
 //! * [`directory`]: which collection and shard own a surrogate.
 //!
-//! All of it is plain data of one core; nothing here logs, waits or replies (see `crate::shard`).
+//! All of that is plain data of one core; nothing of it logs, waits or replies (see `crate::shard`).
+//! What a checkpoint writes and a restart reads back:
+//!
+//! * [`leaves`]: pages, chunks of locations and segments of rows, shared with a frozen state.
+//! * [`slots`]: the room in a shard's file, and what is still needed of it.
+//! * [`file`]: the shard's file: roots, and pieces written and read in order.
 
 pub mod directory;
 pub mod extent;
+pub mod file;
 pub mod history;
 pub mod key_index;
+pub mod leaves;
 pub mod location;
 mod node;
 pub mod page;
 pub mod row_log;
+pub mod slots;

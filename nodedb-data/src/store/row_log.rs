@@ -1,9 +1,13 @@
 //! The row log: every version of every row of a shard, appended and never changed.
 //!
-//! Segments of up to a mebibyte are filled in order. A version's bytes are counted as live until
-//! [`RowLog::release`]; a full segment without live bytes is freed. Behind each version stands the
-//! location of the row's older version, so a reader at an old snapshot walks back from the newest.
-//! Which version is the newest is in [`super::location`].
+//! Segments of 64 KiB are filled in order; a version that is longer has a segment of its own. A
+//! version's bytes are counted as live until [`RowLog::release`]; a full segment without live bytes
+//! is freed. Behind each version stands the location of the row's older version, so a reader at an
+//! old snapshot walks back from the newest. Which version is the newest is in [`super::location`].
+//!
+//! A checkpoint writes each segment that changed since the one before, with a note of how many of
+//! its bytes are *current*: newest versions of rows alive. Those are what is live after a restart,
+//! when nobody reads at a snapshot from before.
 //!
 //! A version in its segment, little-endian, padded to 8 bytes:
 //!
@@ -23,19 +27,25 @@
 //! | 49 | 7 | zero |
 //! | 56 | | key, then row |
 
+use std::borrow::Cow;
+
 use nodedb_types::{ActorId, CollectionId, CommitTs, SchemaVersion, ShardId, Surrogate};
 
-/// Largest segment, bytes; a row of the largest size fits with room to spare.
-const SEGMENT_BYTES: usize = 1 << 20;
+use super::leaves::{Leaf, Leaves};
+use super::slots::PIECE_BYTES_MAX;
+
+/// Bytes after which a segment is full. A longer version makes it longer.
+const SEGMENT_BYTES: usize = 64 << 10;
 const HEADER_BYTES: usize = 56;
 const DELETED: u8 = 1;
 
 const _: () = assert!(
     HEADER_BYTES + nodedb_types::limits::KEY_BYTES_MAX + nodedb_types::limits::ROW_BYTES_MAX + 8
-        <= SEGMENT_BYTES
+        <= PIECE_BYTES_MAX
 );
 
-/// Where a version stands: segment (from 1) and offset. Zero is nowhere.
+/// Where a version stands: segment (from 1, high 32 bits), whether the version says that the row
+/// is deleted (bit 31) and offset. Zero is nowhere.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Location(pub u64);
 
@@ -46,16 +56,22 @@ impl Location {
         self.0 == 0
     }
 
-    fn new(segment: usize, offset: usize) -> Location {
-        Location(((segment as u64 + 1) << 32) | offset as u64)
+    fn new(segment: u32, offset: usize, deleted: bool) -> Location {
+        let offset = offset as u64 | u64::from(deleted) << 31;
+        Location(((u64::from(segment) + 1) << 32) | offset)
     }
 
-    fn segment(self) -> usize {
-        (self.0 >> 32) as usize - 1
+    fn segment(self) -> u32 {
+        (self.0 >> 32) as u32 - 1
     }
 
     fn offset(self) -> usize {
-        (self.0 & 0xffff_ffff) as usize
+        (self.0 & 0x7fff_ffff) as usize
+    }
+
+    /// The version that stands there deletes its row.
+    pub fn is_deletion(self) -> bool {
+        self.0 & (1 << 31) != 0
     }
 }
 
@@ -85,36 +101,92 @@ impl Version<'_> {
     }
 }
 
-#[derive(Default)]
-pub struct RowLog {
-    segments: Vec<Segment>,
-    live: usize,
+/// A run of versions.
+#[derive(Clone)]
+pub struct Segment(Vec<u8>);
+
+impl Leaf for Segment {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.0)
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Option<Segment> {
+        Some(Segment(bytes.to_vec()))
+    }
 }
 
 #[derive(Default)]
-struct Segment {
-    bytes: Vec<u8>,
-    live: usize,
+pub struct RowLog {
+    segments: Leaves<Segment>,
+    /// Live bytes of each segment so far.
+    live: Vec<u32>,
+    live_bytes: usize,
+    /// Bytes of the segments that are held.
+    held: usize,
 }
 
 impl RowLog {
-    /// Appends a version and counts it as live.
+    /// The log with these segments, of which what is current is live. `next`: the number of the
+    /// next segment.
+    pub fn thaw(mut segments: Leaves<Segment>, next: u32) -> RowLog {
+        let numbers = segments.iter().map(|(n, _)| n);
+        let dead = numbers.filter(|&n| segments.note(n) == Some(0) || n >= next);
+        for number in dead.collect::<Vec<_>>() {
+            segments.remove(number);
+        }
+        let current = (0..next).map(|n| segments.note(n).unwrap_or(0));
+        let live: Vec<u32> = current.collect();
+        RowLog {
+            live_bytes: live.iter().map(|&n| n as usize).sum(),
+            held: segments.iter().map(|(_, s)| s.0.len()).sum(),
+            live,
+            segments,
+        }
+    }
+
+    /// The segments as they are now, and the number of the next; those of the log go on changing.
+    pub fn freeze(&self) -> (Leaves<Segment>, u32) {
+        (self.segments.clone(), self.live.len() as u32)
+    }
+
+    /// The segment that versions are appended to, with room for `len` bytes.
+    fn open_segment(&mut self, len: usize) -> u32 {
+        if let Some(last) = self.last() {
+            let used = self.segments.get(last).map_or(SEGMENT_BYTES, |s| s.0.len());
+            if used + len <= SEGMENT_BYTES {
+                return last;
+            }
+            if self.live[last as usize] == 0 {
+                self.drop_segment(last);
+            }
+        }
+        let number = u32::try_from(self.live.len()).expect("segments have 32-bit numbers");
+        self.segments.put(number, Segment(Vec::new()), 0);
+        self.live.push(0);
+        number
+    }
+
+    fn last(&self) -> Option<u32> {
+        self.live.len().checked_sub(1).map(|last| last as u32)
+    }
+
+    fn drop_segment(&mut self, number: u32) {
+        if let Some(segment) = self.segments.get(number) {
+            self.held -= segment.0.len();
+            self.segments.remove(number);
+        }
+    }
+
+    /// Appends a version and counts it as live, and as current unless it deletes its row.
     pub fn append(&mut self, version: &Version<'_>) -> Location {
         let len = version.stored_bytes();
-        let full = |s: &Segment| s.bytes.len() + len > SEGMENT_BYTES;
-        if self.segments.last().is_none_or(full) {
-            if let Some(last) = self.segments.last_mut() {
-                last.bytes.shrink_to_fit();
-                if last.live == 0 {
-                    last.bytes = Vec::new();
-                }
-            }
-            self.segments.push(Segment::default());
+        let number = self.open_segment(len);
+        let out = &mut self.segments.change(number).0;
+        let offset = out.len();
+        if out.capacity() < offset + len {
+            let wanted = (offset + len).next_power_of_two().min(SEGMENT_BYTES);
+            out.reserve_exact(wanted.max(offset + len) - offset);
         }
-        let number = self.segments.len() - 1;
-        let segment = &mut self.segments[number];
-        let offset = segment.bytes.len();
-        let out = &mut segment.bytes;
         out.extend_from_slice(&version.commit_ts.0.to_le_bytes());
         out.extend_from_slice(&version.birth.0.to_le_bytes());
         out.extend_from_slice(&version.older.0.to_le_bytes());
@@ -138,14 +210,31 @@ impl RowLog {
         out.extend_from_slice(version.key);
         out.extend_from_slice(version.row);
         out.resize(offset + len, 0);
-        segment.live += len;
-        self.live += len;
-        Location::new(number, offset)
+        self.live[number as usize] += len as u32;
+        self.live_bytes += len;
+        self.held += len;
+        if !version.deleted {
+            self.add_current(number, len as i64);
+        }
+        Location::new(number, offset, version.deleted)
+    }
+
+    fn add_current(&mut self, number: u32, bytes: i64) {
+        let note = self.segments.note(number).expect("a live version is held");
+        let note = u32::try_from(i64::from(note) + bytes).expect("counted once");
+        self.segments.set_note(number, note);
+    }
+
+    /// The version is not the newest of a row alive any more; readers may still need it.
+    pub fn supersede(&mut self, location: Location) {
+        let len = self.read(location).stored_bytes();
+        self.add_current(location.segment(), -(len as i64));
     }
 
     /// The version at a location that was appended and not released.
     pub fn read(&self, location: Location) -> Version<'_> {
-        let bytes = &self.segments[location.segment()].bytes[location.offset()..];
+        let segment = self.segments.get(location.segment());
+        let bytes = &segment.expect("a live version is held").0[location.offset()..];
         let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let u16_at = |at: usize| u16::from_le_bytes(bytes[at..at + 2].try_into().expect("2 bytes"));
@@ -166,26 +255,38 @@ impl RowLog {
         }
     }
 
-    /// The version is not needed any more; its bytes go with their segment.
+    /// The version, which is not current, is not needed any more; its bytes go with their segment.
     pub fn release(&mut self, location: Location) {
         let len = self.read(location).stored_bytes();
-        let open = self.segments.len() - 1;
-        let segment = &mut self.segments[location.segment()];
-        segment.live = segment.live.checked_sub(len).expect("released once");
-        self.live -= len;
-        if segment.live == 0 && location.segment() != open {
-            segment.bytes = Vec::new();
+        let number = location.segment();
+        let live = &mut self.live[number as usize];
+        *live = live.checked_sub(len as u32).expect("released once");
+        self.live_bytes -= len;
+        if *live == 0 && self.last() != Some(number) {
+            self.drop_segment(number);
         }
+    }
+
+    /// Whether a location that a checkpoint holds can be one of this log.
+    pub fn could_hold(&self, location: Location) -> bool {
+        let Some(number) = ((location.0 >> 32) as u32).checked_sub(1) else {
+            return false;
+        };
+        let fits = |s: &Segment| {
+            let rest = s.0.len().checked_sub(location.offset());
+            rest.is_some_and(|r| r >= HEADER_BYTES)
+        };
+        self.segments.get(number).is_some_and(fits)
     }
 
     /// Bytes of versions that were not released.
     pub fn live_bytes(&self) -> usize {
-        self.live
+        self.live_bytes
     }
 
-    /// Bytes of memory held.
+    /// Bytes of versions held, live or not.
     pub fn bytes(&self) -> usize {
-        self.segments.iter().map(|s| s.bytes.capacity()).sum()
+        self.held
     }
 }
 
@@ -222,7 +323,7 @@ mod tests {
     #[test]
     fn a_segment_goes_when_nothing_in_it_is_live() {
         let mut log = RowLog::default();
-        let row = vec![1u8; 300_000];
+        let row = vec![1u8; 30_000];
         let places: Vec<_> = (1..8)
             .map(|n| log.append(&version(n, Location::NONE, &row)))
             .collect();
@@ -230,7 +331,7 @@ mod tests {
         for &place in &places[..3] {
             log.release(place);
         }
-        assert!(log.bytes() < full - 600_000);
+        assert!(log.bytes() < full - 50_000);
         assert_eq!(log.read(places[3]).row, row);
         for &place in &places[3..] {
             log.release(place);
