@@ -18,7 +18,7 @@ use nodedb_control::listen::{self, http, pgwire};
 use nodedb_control::node::Facts;
 use nodedb_control::worker::pool::{self, Pool, PoolConfig, Threads};
 use nodedb_data::core::run::{self, CoreThread, IoChoice, ThreadConfig};
-use nodedb_data::core::{CoreConfig, NodeLatch, Shared};
+use nodedb_data::core::{CoreConfig, Covered, NodeLatch, Shared};
 use nodedb_data::emit::log::{EventLogConfig, LogReader};
 use nodedb_data::io::uring::probe_uring;
 use nodedb_event::EventPlane;
@@ -120,6 +120,7 @@ impl Node {
             clock: clock.clone(),
             snapshots: snapshots.clone(),
             latch: NodeLatch::default(),
+            covered: Covered::new(layout.cores),
         };
         let template = core_template(&data_dir, &layout)?;
         let cores = start_cores(&layout, io, &template, core_ends, &shared)?;

@@ -105,9 +105,9 @@ pub enum What {
         actor: ActorId,
         parts: Vec<Part>,
     },
-    /// Records that mean nothing alone: the first parts of a Prepare, a decision.
-    Nothing,
-    /// All of a transaction's rows here are logged.
+    /// A transaction is decided here.
+    Decision(TxnId),
+    /// Rows of a transaction are logged here.
     Prepared(Rc<Transaction>),
     Concluded(Rc<Transaction>, Outcome),
     Schema(Vec<ShardId>, SchemaRecord),
@@ -260,7 +260,7 @@ impl State {
                 self.leave(owner);
             }
             // The transaction's own task sees the failure and gives up or tries again.
-            What::Nothing | What::Prepared(_) | What::Concluded(..) => {}
+            What::Decision(_) | What::Prepared(_) | What::Concluded(..) => {}
             What::Schema(..) | What::Lease(_) => {}
         }
     }
@@ -280,6 +280,7 @@ impl State {
     pub async fn apply_loop(self: Rc<State>) {
         loop {
             let more = self.to_apply_signal.wait();
+            self.freeze_if_asked();
             let next = self.to_apply.borrow_mut().pop_front();
             let Some(durable) = next else {
                 more.await;
@@ -289,7 +290,14 @@ impl State {
             let work = durable.into_value();
             self.apply_allowed().await;
             match self.apply(&work, at).await {
-                Ok(()) => work.ticket.finish(Ok(())),
+                Ok(()) => {
+                    for (shard, lsn) in &work.ticket.lsns {
+                        self.shards[shard].note_applied(*lsn);
+                    }
+                    self.checkpoint.note_applied(at);
+                    self.checkpoint_if_due();
+                    work.ticket.finish(Ok(()));
+                }
                 Err(failure) => {
                     // Rows that are durable cannot be applied: the core must not go on.
                     work.ticket.finish(Err(failure.clone()));
@@ -315,7 +323,9 @@ impl State {
                 let parts = transaction.parts();
                 let (owner, actor) = (&transaction.owner, transaction.actor);
                 self.apply_rows(owner, actor, &parts, &work.ticket.lsns)
-                    .await
+                    .await?;
+                transaction.note_concluded();
+                Ok(())
             }
             What::Concluded(transaction, Outcome::Aborted) => {
                 transaction.owner.set_phase(Phase::Over);
@@ -323,6 +333,7 @@ impl State {
                 self.changed.notify();
                 self.release_claims(&transaction.owner, &transaction.parts())
                     .await;
+                transaction.note_concluded();
                 Ok(())
             }
             What::Schema(shards, record) => self.apply_schema(shards, record),
@@ -330,7 +341,11 @@ impl State {
                 transaction.note_prepared(&work.ticket.lsns, self.chain(), at);
                 Ok(())
             }
-            What::Lease(_) | What::Nothing => Ok(()),
+            What::Decision(txn) => {
+                self.checkpoint.note_decision(*txn, at);
+                Ok(())
+            }
+            What::Lease(_) => Ok(()),
         }
     }
 
@@ -358,6 +373,7 @@ impl State {
                     self.indexes_ready(&part.table).await;
                     self.apply_allowed().await;
                     let units = part.table.apply(effect, commit).await?;
+                    self.checkpoint.note_units(units);
                     self.spend_large(units).await;
                 }
                 part.table.claims.borrow_mut().remove(&effect.key, owner);

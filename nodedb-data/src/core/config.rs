@@ -4,6 +4,12 @@ use std::path::PathBuf;
 
 use nodedb_types::{CoreId, ShardId};
 
+/// A quarter of a second at 100 ns a unit. As much again may be applied while a checkpoint is
+/// written, and the two together are to be replayed within half a second.
+const CHECKPOINT_UNITS: u64 = 2_500_000;
+/// What a start reads and checks in about a tenth of a second.
+const CHECKPOINT_LOG_BYTES: u64 = 64 << 20;
+
 /// Faults that a core has on purpose, so that the suites can show that they would notice them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -31,6 +37,10 @@ pub struct CoreConfig {
     pub epoch: u32,
     /// Bytes of versions kept for old snapshots.
     pub history_bytes_max: usize,
+    /// Units of applying after which the shards are checkpointed: what a start would replay.
+    pub checkpoint_units: u64,
+    /// Bytes of log after which they are.
+    pub checkpoint_log_bytes: u64,
     /// Test: pages of indexes are missing as often as possible.
     pub page_faults: bool,
     /// Test: the log's segments are as small as possible.
@@ -50,6 +60,8 @@ impl CoreConfig {
             database: 0,
             epoch: 1,
             history_bytes_max: nodedb_types::limits::HISTORY_BYTES_MAX,
+            checkpoint_units: CHECKPOINT_UNITS,
+            checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             page_faults: false,
             small_segments: false,
             faults: Faults::default(),

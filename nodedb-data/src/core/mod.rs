@@ -6,11 +6,14 @@
 //!
 //! Each request is a task. What the tasks share is in [`state`]; the life of a write is in
 //! [`write`], [`transaction`] and [`commit`], that of a read in [`read`], schema changes in
-//! [`schema`]. Before the first request is taken, the log is replayed (`crate::recover`).
+//! [`schema`], that of a checkpoint in [`checkpoint`]. Before the first request is taken, the
+//! shards are loaded and the log is replayed (`crate::recover`).
 
 pub mod check;
+pub mod checkpoint;
 pub mod commit;
 pub mod config;
+pub mod covered;
 pub mod executor;
 mod ffi;
 pub mod latch;
@@ -41,6 +44,7 @@ use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::{Failure, Result};
 
 pub use config::{CoreConfig, Faults};
+pub use covered::Covered;
 use executor::Executor;
 pub use latch::NodeLatch;
 use reply::Reply;
@@ -76,6 +80,7 @@ pub struct Shared {
     pub clock: Arc<Clock>,
     pub snapshots: Arc<Snapshots>,
     pub latch: NodeLatch,
+    pub covered: Covered,
 }
 
 /// One core.
@@ -109,6 +114,8 @@ impl Core {
             clock: shared.clock,
             snapshots: shared.snapshots,
             latch: shared.latch,
+            covered: shared.covered,
+            checkpoint: checkpoint::Checkpoint::default(),
             io: IoHandle::new(io),
             budget: Budget::new(UNITS_PER_TURN),
             timers: executor::Timers::default(),
@@ -166,6 +173,16 @@ impl Core {
         self.state.shards.values().map(Shard::row_bytes).sum()
     }
 
+    /// Checkpoints of the core's shards so far.
+    pub fn checkpoints(&self) -> checkpoint::CheckpointStats {
+        self.state.checkpoint.stats.get()
+    }
+
+    /// Units of applying since the last checkpoints, those of the replay among them.
+    pub fn replay_units(&self) -> u64 {
+        self.state.checkpoint.replay_units()
+    }
+
     /// What wakes this core.
     pub fn wake(&self) -> &Arc<Wake> {
         &self.wake
@@ -173,7 +190,14 @@ impl Core {
 
     /// Takes no more requests; what was begun goes on.
     pub fn stop_accepting(&mut self) {
-        self.accepting = false;
+        if std::mem::replace(&mut self.accepting, false) && self.is_recovered() {
+            self.state.checkpoint_at_stop();
+        }
+    }
+
+    /// Asks for checkpoints of all shards here. [`Core::checkpoints`] counts them when they end.
+    pub fn checkpoint(&self) {
+        self.state.want_checkpoint();
     }
 
     /// True when nothing is under way but what waits for more.
@@ -181,6 +205,7 @@ impl Core {
         let state = &self.state;
         state.to_apply.borrow().is_empty()
             && state.active.borrow().is_empty()
+            && state.checkpoint.is_idle()
             && state
                 .wal
                 .get()
@@ -241,6 +266,9 @@ impl Core {
         state.emitter.settle();
         if state.recovered.get() {
             state.publish_low();
+            let transactions = state.transactions.borrow();
+            let oldest = transactions.keys().next().copied();
+            state.covered.publish_open(state.config.core, oldest);
         }
         state.emitter.ring();
         state.send_upcalls();

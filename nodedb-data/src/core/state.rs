@@ -16,8 +16,10 @@ use nodedb_types::{
     Collection, CollectionId, CommitTs, CoreId, Failure, Result, ShardId, SqlState, TxnId,
 };
 
+use super::checkpoint::Checkpoint;
 use super::commit::{Ticket, Work};
 use super::config::CoreConfig;
+use super::covered::Covered;
 use super::executor::{Signal, Spawner, Timers, first_of};
 use super::latch::NodeLatch;
 use super::reply::{Doorbells, Reply, Waiters, cancelled, timed_out};
@@ -40,6 +42,8 @@ pub struct State {
     pub clock: Arc<Clock>,
     pub snapshots: Arc<Snapshots>,
     pub latch: NodeLatch,
+    pub covered: Covered,
+    pub checkpoint: Checkpoint,
     pub io: Rc<IoHandle>,
     pub budget: Budget,
     pub timers: Timers,

@@ -201,6 +201,26 @@ impl Transaction {
         }
     }
 
+    /// Its outcome is durable and took effect here: its Prepare records are not needed any more.
+    pub fn note_concluded(&self) {
+        self.prepared_at.borrow_mut().clear();
+    }
+
+    /// Whether rows of it in the shard are logged and wait for its outcome.
+    pub fn is_prepared_in(&self, shard: ShardId) -> bool {
+        self.prepared_at.borrow().iter().any(|p| p.shard == shard)
+    }
+
+    /// The first frame that has rows of it, while they wait for its outcome.
+    pub fn first_frame(&self) -> Option<Position> {
+        let prepared = self.prepared_at.borrow();
+        prepared
+            .iter()
+            .flat_map(|p| p.frames.first())
+            .min()
+            .copied()
+    }
+
     /// The records of its outcome: one for each shard that it has prepared.
     pub fn outcome_records(&self, outcome: Outcome) -> Vec<Draft> {
         let (kind, commit_ts) = match outcome {
@@ -469,7 +489,7 @@ impl State {
             ..Draft::new(RecordKind::Decision, shard, payload)
         };
         self.reserve(draft.bytes()).await?;
-        let ticket = self.append(&[draft], What::Nothing)?;
+        let ticket = self.append(&[draft], What::Decision(decide.txn))?;
         self.finished(&ticket).await
     }
 

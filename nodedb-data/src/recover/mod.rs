@@ -1,18 +1,21 @@
-//! Recovery: from the logs to the state in which requests are taken.
+//! Recovery: from the checkpoints and the logs to the state in which requests are taken.
 //!
-//! Every core reads the chains of all earlier starts in order and applies the records of its own
-//! shards, by the same code that applies them while the server runs (W2). Then it begins its own
-//! chain, which logs where the older ones end, and settles what was left open:
+//! Every core reads the roots of all shards and loads its own shards from their checkpoints. Then
+//! it reads what some shard still needs of the chains of all earlier starts, in order, and applies
+//! the records of its own shards that their checkpoints do not hold, by the same code that applies
+//! them while the server runs (W2). Then it begins its own chain, which logs where the older ones
+//! end, and settles what was left open:
 //!
 //! * a transaction that is prepared in a shard here and has no outcome there is committed if any
 //!   chain holds its decision and aborted otherwise; that is logged before the first request;
-//! * an index that is not public on all shards here is dropped; public ones are built from the
-//!   rows.
+//! * an index that is not public on all shards here is dropped; public ones whose engine has no
+//!   image in the checkpoint are built from the rows.
 //!
-//! The same chains give the same end however often this is broken off: nothing is changed but by
-//! records of the new chain.
+//! The same files give the same end however often this is broken off: nothing is changed but by
+//! records of the new chain, and no checkpoint is made before every core is through.
 
 mod replay;
+mod start;
 
 use std::rc::Rc;
 
@@ -23,13 +26,19 @@ use nodedb_types::{CommitTs, Result, TxnId};
 use crate::core::state::State;
 use crate::core::transaction::Transaction;
 use crate::shard::schema_codec::SchemaRecord;
-use crate::wal::{Chain, ChainEnd, ChainReader, Wal, WalConfig, open_dir, scan_chains};
+use crate::store;
+use crate::wal::{Chain, ChainEnd, ChainReader, Position, Wal, WalConfig, open_dir, scan_chains};
 use replay::Replay;
+use start::{From, Start};
 
 /// Recovers the core; its failure breaks the core.
 pub async fn recover(state: Rc<State>) {
     match recover_all(&state).await {
-        Ok(()) => state.recovered.set(true),
+        Ok(()) => {
+            state.recovered.set(true);
+            state.covered.note_recovered();
+            state.spawner.spawn(state.clone().checkpoint_loop());
+        }
         Err(failure) => state.break_with(failure),
     }
 }
@@ -39,14 +48,23 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
     let dir = open_dir(&state.io, &config.data_dir).await?;
     let mut chains = scan_chains(&state.io, &dir, config.database).await?;
     chains.retain(|chain| chain.id.epoch < config.epoch);
-    let mut replay = Replay::new(state);
+    let store_dir = store::file::open_dir(&state.io, &config.data_dir).await?;
+    let start = Start::load(state, &store_dir).await?;
+    *state.checkpoint.store_dir.borrow_mut() = store_dir;
     let mut ends = Vec::new();
+    let mut replay = Replay::new(state, &start);
     for chain in &chains {
-        let end = read_chain(state, &dir, chain, &mut replay).await?;
-        ends.push(ChainEnd {
+        let end = match start.from(chain) {
+            From::Nowhere => chain.end,
+            From::Beginning => Some(read_chain(state, &dir, chain, None, &mut replay).await?),
+            From::Position(from) => {
+                Some(read_chain(state, &dir, chain, Some(from), &mut replay).await?)
+            }
+        };
+        ends.extend(end.map(|end| ChainEnd {
             chain: chain.id,
             end,
-        });
+        }));
     }
     let open = replay.finish()?;
     let mut wal_config = WalConfig::new(dir.clone(), config.database, state.chain());
@@ -60,16 +78,19 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
     state.spawner.spawn(state.clone().apply_loop());
     settle_transactions(state, open).await?;
     settle_indexes(state).await?;
-    trim_chains(state, &dir, chains).await
+    trim_chains(state, &dir, &mut chains).await?;
+    *state.checkpoint.older.borrow_mut() = (dir, chains);
+    Ok(())
 }
 
 async fn read_chain(
     state: &Rc<State>,
     dir: &std::path::Path,
     chain: &Chain,
-    replay: &mut Replay,
-) -> Result<crate::wal::Position> {
-    let mut reader = ChainReader::new(state.io.clone(), dir, state.config.database, chain, None);
+    from: Option<Position>,
+    replay: &mut Replay<'_>,
+) -> Result<Position> {
+    let mut reader = ChainReader::new(state.io.clone(), dir, state.config.database, chain, from);
     while let Some(frame) = reader.next().await? {
         for record in frame.records() {
             replay.record(&record, chain.id, frame.position()).await?;
@@ -99,7 +120,7 @@ async fn settle_transactions(
     Ok(())
 }
 
-/// Drops indexes that were not finished and builds the others.
+/// Drops indexes that were not finished and builds those that were not loaded.
 async fn settle_indexes(state: &Rc<State>) -> Result<()> {
     for index in state.known_indexes() {
         if index.state == IndexState::WriteOnly {
@@ -123,11 +144,11 @@ async fn settle_indexes(state: &Rc<State>) -> Result<()> {
 
 /// Removes segments behind the logged ends of chains that no core of this start reads so far:
 /// those of the starts before the last one. One core does it for all.
-async fn trim_chains(state: &State, dir: &std::path::Path, chains: Vec<Chain>) -> Result<()> {
+async fn trim_chains(state: &State, dir: &std::path::Path, chains: &mut [Chain]) -> Result<()> {
     if state.config.core.0 != 0 {
         return Ok(());
     }
-    for mut chain in chains {
+    for chain in chains {
         if chain.end.is_some() && chain.id.epoch + 1 < state.config.epoch {
             chain.trim(&state.io, dir).await?;
         }

@@ -1,4 +1,5 @@
-//! Records of older chains, applied to this core's shards.
+//! Records of older chains, applied to this core's shards as far as their checkpoints do not hold
+//! them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use nodedb_types::{
     TxnId,
 };
 
+use super::start::Start;
 use crate::core::commit::Part;
 use crate::core::state::State;
 use crate::core::transaction::{PreparedAt, Transaction, participants};
@@ -31,8 +33,9 @@ struct Prepared {
 type Open = (ActorId, Vec<Part>, Vec<PreparedAt>);
 
 /// The state of a replay over all chains.
-pub struct Replay {
+pub struct Replay<'a> {
     state: Rc<State>,
+    start: &'a Start,
     prepared: BTreeMap<(TxnId, ShardId), Prepared>,
     /// Of all shards: the decision may stand in a chain of another core.
     decisions: HashMap<TxnId, CommitTs>,
@@ -41,13 +44,14 @@ pub struct Replay {
     used: HashMap<(CollectionId, ShardId), BTreeMap<u32, Surrogate>>,
 }
 
-impl Replay {
-    pub fn new(state: &Rc<State>) -> Replay {
+impl<'a> Replay<'a> {
+    pub fn new(state: &Rc<State>, start: &'a Start) -> Replay<'a> {
         Replay {
             state: state.clone(),
+            start,
             prepared: BTreeMap::new(),
             decisions: HashMap::new(),
-            leases: Vec::new(),
+            leases: start.leases.clone(),
             used: HashMap::new(),
         }
     }
@@ -69,7 +73,10 @@ impl Replay {
             }
             RecordKind::Lease => {
                 let extent = decode_lease(record.payload)?;
-                self.leases.push(extent);
+                // A checkpoint may hold a lease that was about to be logged.
+                if !self.leases.contains(&extent) {
+                    self.leases.push(extent);
+                }
             }
             _ => {}
         }
@@ -77,9 +84,18 @@ impl Replay {
         let Some(shard) = state.shards.get(&header.shard) else {
             return Ok(());
         };
+        if header.lsn <= self.start.lsn(header.shard) {
+            // The checkpoint holds it, but for rows whose outcome was still to come.
+            let open = self.start.open.contains(&(header.txn, header.shard));
+            return match header.kind {
+                RecordKind::Prepare if open => self.prepare(header, record.payload, chain, at),
+                _ => Ok(()),
+            };
+        }
         if !shard.advance(header.lsn) {
             return Err(gap(header));
         }
+        shard.note_applied(header.lsn);
         match header.kind {
             RecordKind::Rows => {
                 let mut fields = Fields::new(record.payload);
@@ -160,6 +176,7 @@ impl Replay {
             for effect in effects {
                 table.check_replayed(effect).await?;
                 let units = table.apply(effect, commit).await?;
+                self.state.checkpoint.note_units(units);
                 self.state.spend_large(units).await;
             }
             // Nobody reads what was before this start.

@@ -4,18 +4,21 @@ pub mod apply;
 pub mod claim;
 pub mod effect;
 pub mod fields;
+pub mod image;
+pub mod manifest;
 mod rows;
 pub mod schema_codec;
 pub mod table;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use nodedb_types::{Collection, CollectionId, Lsn, ShardId};
 
 use crate::store::row_log::RowLog;
+use image::Store;
 use table::Table;
 
 /// One shard of a core.
@@ -27,6 +30,11 @@ pub struct Shard {
     last_lsn: Cell<Lsn>,
     /// The last LSN that is durable.
     durable_lsn: Cell<Lsn>,
+    /// The last LSN that is applied.
+    applied_lsn: Cell<Lsn>,
+    /// Dropped tables whose rows may not be freed yet.
+    dropping: RefCell<Vec<Weak<Table>>>,
+    store: Store,
     page_faults: bool,
 }
 
@@ -38,6 +46,9 @@ impl Shard {
             tables: RefCell::default(),
             last_lsn: Cell::default(),
             durable_lsn: Cell::default(),
+            applied_lsn: Cell::default(),
+            dropping: RefCell::default(),
+            store: Store::default(),
             page_faults,
         }
     }
@@ -61,6 +72,19 @@ impl Shard {
         self.durable_lsn.set(lsn);
         self.last_lsn.set(self.last_lsn.get().max(lsn));
         follows
+    }
+
+    /// The record took effect.
+    pub fn note_applied(&self, lsn: Lsn) {
+        debug_assert!(lsn > self.applied_lsn.get(), "records are applied in order");
+        self.applied_lsn.set(lsn);
+    }
+
+    /// Records up to this one are in the checkpoint that was loaded.
+    fn restore_lsn(&self, lsn: Lsn) {
+        self.last_lsn.set(lsn);
+        self.durable_lsn.set(lsn);
+        self.applied_lsn.set(lsn);
     }
 
     /// What was appended and is not durable was abandoned; its LSNs are free again.
@@ -96,7 +120,12 @@ impl Shard {
     pub fn remove(&self, id: CollectionId) -> Option<Rc<Table>> {
         let table = self.tables.borrow_mut().remove(&id)?;
         table.set_dropped();
+        self.add_dropping(&table);
         Some(table)
+    }
+
+    fn add_dropping(&self, table: &Rc<Table>) {
+        self.dropping.borrow_mut().push(Rc::downgrade(table));
     }
 
     /// Bytes of row versions held.

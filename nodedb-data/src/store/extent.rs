@@ -32,6 +32,18 @@ impl Extents {
         true
     }
 
+    /// Adds a lease of which some ids were given out.
+    pub fn restore(&mut self, extent: Extent, used: u32) {
+        let used = used.min(extent.len);
+        self.free += (extent.len - used) as usize;
+        self.held.push((extent, used));
+    }
+
+    /// The leases, with the number of ids of each that were given out.
+    pub fn held(&self) -> &[(Extent, u32)] {
+        &self.held
+    }
+
     /// Ids that can be given out now.
     pub fn free(&self) -> usize {
         self.free

@@ -212,6 +212,10 @@ impl<'a> PieceWriter<'a> {
         }
     }
 
+    pub fn budget(&self) -> &'a Budget {
+        self.budget
+    }
+
     pub fn written(&self) -> u64 {
         self.written
     }

@@ -36,6 +36,11 @@ pub struct History {
 }
 
 impl History {
+    /// Snapshots below this find no history: it begins with a checkpoint.
+    pub fn begin_at(&mut self, floor: CommitTs) {
+        self.floor = floor;
+    }
+
     /// Notes an applied version; `history_bytes`: what can be freed once its entry goes.
     pub fn push(
         &mut self,

@@ -32,6 +32,16 @@ impl KeyIndex {
         KeyIndex { root, len: 0 }
     }
 
+    /// The index in pages that are there already.
+    pub fn at(root: PageId, len: usize) -> KeyIndex {
+        KeyIndex { root, len }
+    }
+
+    /// The root and the number of keys: what [`KeyIndex::at`] needs.
+    pub fn parts(&self) -> (PageId, usize) {
+        (self.root, self.len)
+    }
+
     /// Number of keys.
     pub fn len(&self) -> usize {
         self.len

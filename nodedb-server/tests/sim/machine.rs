@@ -22,7 +22,7 @@ use nodedb_control::node::{Facts, Node, Worker};
 use nodedb_control::runtime::Runtime;
 use nodedb_control::session::Session;
 use nodedb_control::session::execution::Execution;
-use nodedb_data::core::{Core, CoreConfig, Faults, NodeLatch, Progress, Shared};
+use nodedb_data::core::{Core, CoreConfig, Covered, Faults, NodeLatch, Progress, Shared};
 use nodedb_data::io::sim::{SimDisk, TearVariant};
 use nodedb_types::{Failure, Value, arrow_map, text};
 
@@ -108,6 +108,7 @@ impl Machine {
             clock: clock.clone(),
             snapshots: snapshots.clone(),
             latch: NodeLatch::default(),
+            covered: Covered::new(cores),
         };
         let cores_of = core_ends.into_iter().map(|ends| {
             let config = CoreConfig {

@@ -27,7 +27,7 @@ use nodedb_types::{
     key, row,
 };
 
-use crate::core::{Core, CoreConfig, NodeLatch, Progress, Shared};
+use crate::core::{Core, CoreConfig, Covered, NodeLatch, Progress, Shared};
 use crate::io::sim::{Rng, SimDisk, TearVariant};
 use crate::pace::UNITS_PER_TURN;
 
@@ -58,6 +58,8 @@ pub struct Machine {
     pub page_faults: bool,
     pub depths: Depths,
     pub history_bytes_max: usize,
+    /// See `CoreConfig`.
+    pub checkpoint_units: u64,
 }
 
 impl Machine {
@@ -75,6 +77,7 @@ impl Machine {
                 events: 64,
             },
             history_bytes_max: 1 << 20,
+            checkpoint_units: u64::MAX,
         }
     }
 
@@ -94,12 +97,14 @@ impl Machine {
             snapshots: Snapshots::new(1, clock.clone()),
             clock,
             latch: NodeLatch::default(),
+            covered: Covered::new(cores),
         };
         let config = |core: CoreId| CoreConfig {
             epoch: self.epoch,
             page_faults: self.page_faults,
             small_segments: true,
             history_bytes_max: self.history_bytes_max,
+            checkpoint_units: self.checkpoint_units,
             ..CoreConfig::new(core, cores, self.shards, PathBuf::from("/"))
         };
         let cores = core_ends.into_iter().map(|ends| {

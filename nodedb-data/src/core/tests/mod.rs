@@ -1,5 +1,6 @@
 //! Cores over the simulated disk, driven through their rings.
 
+mod checkpoints;
 mod concurrent;
 mod faults;
 mod indexes;

@@ -176,6 +176,9 @@ impl Program {
 fn history(seed: u64) {
     let mut machine = Machine::new(seed, 4);
     machine.page_faults = seed.is_multiple_of(2);
+    if !seed.is_multiple_of(4) {
+        machine.checkpoint_units = 100 << (seed % 4);
+    }
     let mut program = Program {
         rng: Rng::new(seed ^ 0xabcd),
         model: Model::new(),

@@ -17,7 +17,7 @@ use nodedb_types::{ActorId, CoreId, SessionId, ShardId, TraceId, Value, key};
 
 use super::machine::{COLLECTION, collection, encode};
 use crate::core::run::{CoreThread, IoChoice, ThreadConfig};
-use crate::core::{CoreConfig, NodeLatch, Shared};
+use crate::core::{CoreConfig, Covered, NodeLatch, Shared};
 use crate::io::probe_uring;
 
 struct Wall(Instant);
@@ -45,6 +45,7 @@ impl Server {
             snapshots: Snapshots::new(1, clock.clone()),
             clock: clock.clone(),
             latch: NodeLatch::default(),
+            covered: Covered::new(cores),
         };
         let (told, ready) = channel();
         let start = |ends: nodedb_bridge::wiring::CoreEnds| {
