@@ -14,7 +14,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nodedb_types::{Failure, Result, ShardId, SqlState, TxnId};
@@ -271,19 +271,48 @@ impl State {
         prepared.chain(decided).fold(applied, Position::min)
     }
 
-    /// Removes what no start needs of the log: of this core's chain what lies before `passed`, and
-    /// the chains of older starts once every shard of every core has a checkpoint of this one.
+    /// Removes what neither a start nor a change stream needs of the log: of this core's chain what
+    /// lies before `passed`, and the chains of older starts once every shard of every core has a
+    /// checkpoint of this one.
     async fn release_log(&self, passed: Position) -> Result<()> {
-        if self.config.core.0 == 0 && self.covered.all_checkpointed() {
+        let covered = &self.covered;
+        if self.config.core.0 == 0 && covered.all_checkpointed() && !covered.is_older_gone() {
             let (dir, chains) = self.checkpoint.older.take();
-            for mut chain in chains {
-                chain.release(&self.io, &dir).await.map_err(Failure::from)?;
+            let mut left = Vec::new();
+            let released = self.release_older(&dir, chains, &mut left).await;
+            if left.is_empty() && released.is_ok() {
+                covered.note_older_gone();
             }
-            self.covered.note_older_gone();
+            *self.checkpoint.older.borrow_mut() = (dir, left);
+            released?;
         }
-        if self.covered.is_older_gone() {
+        if covered.is_older_gone() {
             self.wal().older_chains_released();
         }
-        Ok(self.wal().release_before(passed).await?)
+        let needed = passed.min(self.streams_need_from());
+        Ok(self.wal().release_before(needed).await?)
+    }
+
+    /// Removes what streams do not need of older chains, oldest first: the first segment of a
+    /// chain names the ends of those before it and stays as long as there is one.
+    async fn release_older(
+        &self,
+        dir: &Path,
+        chains: Vec<Chain>,
+        left: &mut Vec<Chain>,
+    ) -> Result<()> {
+        let needed = self.streams_need_of_older(&chains);
+        let mut result = Ok(());
+        for (mut chain, from) in chains.into_iter().zip(needed) {
+            let names_ends = left.iter().any(|c| c.id.epoch < chain.id.epoch);
+            if result.is_ok() {
+                let released = chain.release_before(&self.io, dir, from, names_ends);
+                result = released.await.map(drop).map_err(Failure::from);
+            }
+            if !chain.segments.is_empty() {
+                left.push(chain);
+            }
+        }
+        result
     }
 }

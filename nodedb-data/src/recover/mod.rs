@@ -53,7 +53,7 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
     *state.checkpoint.store_dir.borrow_mut() = store_dir;
     let mut ends = Vec::new();
     let mut replay = Replay::new(state, &start);
-    for chain in &chains {
+    for chain in &mut chains {
         let end = match start.from(chain) {
             From::Nowhere => chain.end,
             From::Beginning => Some(read_chain(state, &dir, chain, None, &mut replay).await?),
@@ -61,6 +61,7 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
                 Some(read_chain(state, &dir, chain, Some(from), &mut replay).await?)
             }
         };
+        chain.end = end;
         ends.extend(end.map(|end| ChainEnd {
             chain: chain.id,
             end,

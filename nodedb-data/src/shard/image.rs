@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ pub struct FrozenShard {
 
 struct FrozenTable {
     collection: Arc<Collection>,
-    emit: bool,
+    emit: Option<NonZeroU64>,
     dropped: bool,
     extents: Vec<(Extent, u32)>,
     keys: (PageId, usize),

@@ -3,6 +3,7 @@
 //! The tables are in `docs/format/store.md`. Both are read defensively: a length is believed only
 //! as far as there are bytes, and what does not fit is XX001.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use nodedb_bridge::plan::Extent;
@@ -138,7 +139,8 @@ pub struct Manifest {
 #[derive(Clone, PartialEq, Debug)]
 pub struct TableEntry {
     pub collection: Arc<Collection>,
-    pub emit: bool,
+    /// Bytes of log that the collection's change streams keep, if it has any.
+    pub emit: Option<NonZeroU64>,
     /// It was dropped and its rows are still to be freed.
     pub dropped: bool,
     /// First id, number of ids, ids given out.
@@ -224,7 +226,8 @@ impl Manifest {
 impl TableEntry {
     fn encode(&self, out: &mut Vec<u8>) {
         put_step(out, &SchemaRecord::Collection(self.collection.clone()));
-        out.push(u8::from(self.emit));
+        let emit = self.emit.map_or(0, NonZeroU64::get);
+        out.extend_from_slice(&emit.to_le_bytes());
         out.push(u8::from(self.dropped));
         put_len(out, self.extents.len());
         for (first, len, used) in &self.extents {
@@ -246,7 +249,7 @@ impl TableEntry {
         };
         Ok(TableEntry {
             collection,
-            emit: flag(fields)?,
+            emit: NonZeroU64::new(fields.u64()?),
             dropped: flag(fields)?,
             extents: list(fields, |f| Ok((f.u32()?, f.u32()?, f.u32()?)))?,
             keys_root: fields.u32()?,
@@ -428,7 +431,7 @@ mod tests {
         };
         let table = TableEntry {
             collection,
-            emit: true,
+            emit: NonZeroU64::new(5),
             dropped: false,
             extents: vec![(1024, 1024, 7)],
             keys_root: 2,

@@ -155,18 +155,21 @@ impl Chain {
     }
 
     /// Removes segments that lie wholly before `position`, of an older chain that nothing needs so
-    /// far back. Returns how many.
+    /// far back; all of them when that is behind the chain's last. Returns how many.
     ///
-    /// The first segment of a chain holds the ends of the chains before it, so chains are released
-    /// oldest first.
+    /// The first segment of a chain names the ends of the chains before it: it is kept while
+    /// `names_ends`, so chains are released oldest first.
     pub async fn release_before(
         &mut self,
         io: &IoHandle,
         dir: &Path,
         position: Position,
+        names_ends: bool,
     ) -> Result<usize, WalError> {
-        self.remove(io, dir, |segment| segment < position.segment())
-            .await
+        self.remove(io, dir, |segment| {
+            segment < position.segment() && !(names_ends && segment == 0)
+        })
+        .await
     }
 
     /// Removes the whole chain.
