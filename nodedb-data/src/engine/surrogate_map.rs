@@ -1,9 +1,11 @@
 //! A value for each of many surrogates, found in constant time.
 //!
 //! Surrogates are leased in aligned extents and used up from the start, so a dense array per
-//! small extent wastes little. The few extents of a shard are kept in ascending order.
+//! small extent wastes little. The few extents of a shard are kept in ascending order. An extent
+//! that a checkpoint shares is copied before it changes.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use nodedb_types::limits::EXTENT_SMALL;
 
@@ -12,13 +14,15 @@ const WORDS: usize = SLOTS / 64;
 
 /// Values by surrogate.
 pub struct SurrogateMap<T> {
-    extents: Vec<(u32, Box<Extent<T>>)>,
+    extents: Vec<(u32, Rc<Extent<T>>)>,
     /// Where the last extent was found: neighbours are mostly asked for one after another.
     hint: Cell<usize>,
     len: u64,
 }
 
-struct Extent<T> {
+/// Values of the surrogates of one small extent.
+#[derive(Clone)]
+pub struct Extent<T> {
     /// A bit for each slot that has a value.
     present: [u64; WORDS],
     count: u32,
@@ -32,13 +36,17 @@ fn split(surrogate: u32) -> (u32, usize) {
     )
 }
 
-impl<T> Extent<T> {
+impl<T: Copy> Extent<T> {
     fn has(&self, slot: usize) -> bool {
         self.present[slot / 64] >> (slot % 64) & 1 == 1
     }
 
+    pub fn get(&self, slot: usize) -> Option<T> {
+        self.has(slot).then(|| self.values[slot])
+    }
+
     /// The first slot at or above `from` that has a value.
-    fn next(&self, from: usize) -> Option<usize> {
+    pub fn next(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
         let mut bits = self.present.get(word)? & (u64::MAX << (from % 64));
         while bits == 0 {
@@ -76,8 +84,14 @@ impl<T: Copy + Default> SurrogateMap<T> {
 
     pub fn get(&self, surrogate: u32) -> Option<T> {
         let (number, slot) = split(surrogate);
-        let extent = &self.extents[self.position(number).ok()?].1;
-        extent.has(slot).then(|| extent.values[slot])
+        self.extents[self.position(number).ok()?].1.get(slot)
+    }
+
+    /// The extents that have values, by ascending surrogate / 1024.
+    pub fn extents(&self) -> impl Iterator<Item = (u32, &Rc<Extent<T>>)> {
+        self.extents
+            .iter()
+            .map(|(number, extent)| (*number, extent))
     }
 
     /// Gives the value that was there.
@@ -89,11 +103,11 @@ impl<T: Copy + Default> SurrogateMap<T> {
                 count: 0,
                 values: [T::default(); SLOTS],
             };
-            self.extents.insert(at, (number, Box::new(extent)));
+            self.extents.insert(at, (number, Rc::new(extent)));
             at
         });
-        let extent = &mut self.extents[at].1;
-        let old = extent.has(slot).then(|| extent.values[slot]);
+        let extent = Rc::make_mut(&mut self.extents[at].1);
+        let old = extent.get(slot);
         extent.values[slot] = value;
         extent.present[slot / 64] |= 1 << (slot % 64);
         if old.is_none() {
@@ -107,10 +121,10 @@ impl<T: Copy + Default> SurrogateMap<T> {
     pub fn remove(&mut self, surrogate: u32) -> Option<T> {
         let (number, slot) = split(surrogate);
         let at = self.position(number).ok()?;
-        let extent = &mut self.extents[at].1;
-        if !extent.has(slot) {
+        if !self.extents[at].1.has(slot) {
             return None;
         }
+        let extent = Rc::make_mut(&mut self.extents[at].1);
         let old = extent.values[slot];
         extent.present[slot / 64] &= !(1 << (slot % 64));
         extent.count -= 1;
@@ -139,7 +153,7 @@ impl<T: Copy + Default> SurrogateMap<T> {
 
     /// Bytes held on the heap.
     pub fn heap_bytes(&self) -> usize {
-        self.extents.capacity() * size_of::<(u32, Box<Extent<T>>)>()
+        self.extents.capacity() * size_of::<(u32, Rc<Extent<T>>)>()
             + self.extents.len() * size_of::<Extent<T>>()
     }
 }

@@ -16,6 +16,7 @@
 //! A row whose vector is NULL has no entry and no score: the query task puts it last. A vector
 //! of zeros has no direction, so its cosine distance is NaN and it comes after all others.
 
+mod image;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -31,10 +32,11 @@ use nodedb_types::vector::{Metric, Probe};
 use nodedb_types::{Collection, DataType, Failure, Index, Result, SqlState, Surrogate};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::image::{Names, Thawing};
 use self::run::{Run, Shape};
 use self::top::Top;
 use super::surrogate_map::SurrogateMap;
-use super::{Engine, Estimate, Hashes, Ranked, Truth, mix};
+use super::{Engine, Estimate, Frozen, Hashes, Ranked, ThawPart, Truth, mix};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -56,6 +58,9 @@ pub struct Vectors {
     moving: Option<(u32, u32)>,
     /// Heap bytes of the sealed runs.
     sealed_bytes: usize,
+    names: Names,
+    /// While an image is read.
+    thawing: Option<Thawing>,
 }
 
 /// A ranking under way.
@@ -108,6 +113,8 @@ impl Vectors {
             sparse: BTreeSet::new(),
             moving: None,
             sealed_bytes: 0,
+            names: Names::default(),
+            thawing: None,
         }
     }
 
@@ -172,6 +179,8 @@ impl Vectors {
             }
             self.seal(number);
         }
+        // An image numbers the dead by the order of the runs.
+        self.names.dead_changed();
         let number = self.vacant.pop().unwrap_or_else(|| {
             self.runs.push(None);
             self.runs.len() as u32 - 1
@@ -196,10 +205,11 @@ impl Vectors {
         let Some(place) = self.places.remove(surrogate) else {
             return;
         };
-        let (number, _) = self.shape.split(place);
+        let (number, slot) = self.shape.split(place);
         let is_tail = self.tail == Some(number);
+        self.names.dead_changed();
         let run = self.run_mut(number);
-        run.forget_one();
+        run.forget(slot);
         if is_tail {
             if run.live() == 0 {
                 run.clear();
@@ -212,6 +222,7 @@ impl Vectors {
     }
 
     fn drop_run(&mut self, number: u32) {
+        self.names.dead_changed();
         let run = self.runs[number as usize].take();
         self.sealed_bytes -= run.map_or(0, |run| run.heap_bytes());
         self.moving = self.moving.filter(|(moving, _)| *moving != number);
@@ -229,7 +240,8 @@ impl Vectors {
             if self.places.get(surrogate) == Some(shape.place(number, slot)) {
                 let vector = self.run(number).at(slot, &shape).0.to_vec();
                 self.append(surrogate, &vector);
-                self.run_mut(number).forget_one();
+                self.run_mut(number).forget(slot);
+                self.names.dead_changed();
             }
             if self.run(number).live() == 0 {
                 self.drop_run(number);
@@ -413,6 +425,24 @@ impl Engine for Vectors {
 
     fn work(&mut self, budget: &Budget) -> Result<bool> {
         Ok(self.move_sparse(budget))
+    }
+
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        Ok(self.frozen())
+    }
+
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        self.thawing = Some(self.begin_thaw(header, parts)?);
+        Ok(())
+    }
+
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        self.poll_thaw(part, cursor, turn)
     }
 
     fn bytes(&self) -> usize {

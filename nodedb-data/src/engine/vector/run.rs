@@ -1,12 +1,20 @@
 //! A flat array of vectors, each with its surrogate and squared norm.
 
+use std::rc::Rc;
+
 use nodedb_types::simd::distance as kernel;
+
+use crate::set::BlockSet;
 
 /// Bytes of the vectors of a full run: large enough for a scan to run on, small enough that its
 /// growth by doubling is no long piece.
 pub(super) const RUN_BYTES: usize = 1 << 20;
 /// Most vectors of a run, for few dimensions.
 const SLOTS_MAX: usize = 4096;
+
+// A slot is named by 16 bits among the dead.
+const _: () = assert!(SLOTS_MAX <= 1 << 16);
+
 /// Bytes of vectors that a unit of work reads.
 const UNIT_BYTES: usize = 1024;
 
@@ -56,81 +64,138 @@ impl Shape {
     }
 }
 
+/// Vectors with their surrogates and what is known of them. A checkpoint shares the slots, so they
+/// are copied before they change while it writes.
 #[derive(Default)]
 pub(super) struct Run {
-    surrogates: Vec<u32>,
+    slots: Rc<Slots>,
+    /// Slots whose row has died or moved away.
+    dead: BlockSet,
+    /// What the slots are called in images; none once they have changed.
+    id: Option<u64>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Slots {
+    pub(super) surrogates: Vec<u32>,
+    pub(super) vectors: Vec<u8>,
     squared_norms: Vec<f32>,
-    vectors: Vec<u8>,
-    live: u32,
 }
 
 fn squared_norm(vector: &[u8]) -> f32 {
     kernel::squared_norm(vector)
 }
 
+impl Slots {
+    /// Slots of an image; as many vectors as surrogates.
+    pub(super) fn new(surrogates: Vec<u32>, vectors: &[u8], shape: &Shape) -> Slots {
+        let each = vectors.chunks_exact(shape.vector_bytes());
+        Slots {
+            squared_norms: each.map(squared_norm).collect(),
+            vectors: vectors.to_vec(),
+            surrogates,
+        }
+    }
+}
+
 impl Run {
+    /// A run of an image.
+    pub(super) fn restored(slots: Slots, dead: BlockSet, id: u64) -> Run {
+        Run {
+            slots: Rc::new(slots),
+            dead,
+            id: Some(id),
+        }
+    }
+
+    /// The slots for an image and their id, `next` if they have none.
+    pub(super) fn freeze(&mut self, next: &mut u64) -> (u64, Rc<Slots>) {
+        let id = *self.id.get_or_insert_with(|| {
+            *next += 1;
+            *next - 1
+        });
+        (id, self.slots.clone())
+    }
+
+    /// To be changed.
+    fn slots(&mut self) -> &mut Slots {
+        self.id = None;
+        Rc::make_mut(&mut self.slots)
+    }
+
     /// Slots in use, by the living and the dead.
     pub(super) fn len(&self) -> u32 {
-        self.surrogates.len() as u32
+        self.slots.surrogates.len() as u32
     }
 
     pub(super) fn live(&self) -> u32 {
-        self.live
+        self.len() - self.dead.len() as u32
+    }
+
+    pub(super) fn dead(&self) -> &BlockSet {
+        &self.dead
     }
 
     pub(super) fn is_sparse(&self) -> bool {
-        self.live * 2 <= self.len()
+        self.live() * 2 <= self.len()
     }
 
     /// Whose vector the slot holds or held.
     pub(super) fn surrogate(&self, slot: u32) -> u32 {
-        self.surrogates[slot as usize]
+        self.slots.surrogates[slot as usize]
     }
 
     pub(super) fn at(&self, slot: u32, shape: &Shape) -> (&[u8], f32) {
         let (slot, bytes) = (slot as usize, shape.vector_bytes());
-        let vector = &self.vectors[slot * bytes..][..bytes];
-        (vector, self.squared_norms[slot])
+        let vector = &self.slots.vectors[slot * bytes..][..bytes];
+        (vector, self.slots.squared_norms[slot])
     }
 
     /// Gives the slot.
     pub(super) fn push(&mut self, surrogate: u32, vector: &[u8], shape: &Shape) -> u32 {
         let slot = self.len();
         assert!(slot < shape.slots() && vector.len() == shape.vector_bytes());
-        if self.surrogates.len() == self.surrogates.capacity() {
-            // Doubling from a power of two ends exactly at the slots of a run.
-            let more = self.surrogates.len().max(4).min(shape.slots() as usize);
-            self.surrogates.reserve_exact(more);
-            self.squared_norms.reserve_exact(more);
-            self.vectors.reserve_exact(more * vector.len());
+        let slots = self.slots();
+        if slots.surrogates.len() == slots.surrogates.capacity() {
+            // By doubling, up to the slots of a run.
+            let more = slot.max(4).min(shape.slots() - slot) as usize;
+            slots.surrogates.reserve_exact(more);
+            slots.squared_norms.reserve_exact(more);
+            slots.vectors.reserve_exact(more * vector.len());
         }
-        self.surrogates.push(surrogate);
-        self.squared_norms.push(squared_norm(vector));
-        self.vectors.extend_from_slice(vector);
-        self.live += 1;
+        slots.surrogates.push(surrogate);
+        slots.squared_norms.push(squared_norm(vector));
+        slots.vectors.extend_from_slice(vector);
         slot
     }
 
     pub(super) fn overwrite(&mut self, slot: u32, vector: &[u8], shape: &Shape) {
         let (slot, bytes) = (slot as usize, shape.vector_bytes());
-        self.vectors[slot * bytes..][..bytes].copy_from_slice(vector);
-        self.squared_norms[slot] = squared_norm(vector);
+        let slots = self.slots();
+        slots.vectors[slot * bytes..][..bytes].copy_from_slice(vector);
+        slots.squared_norms[slot] = squared_norm(vector);
     }
 
-    /// One of its rows has died or moved away.
-    pub(super) fn forget_one(&mut self) {
-        self.live -= 1;
+    /// The row of a slot has died or moved away.
+    pub(super) fn forget(&mut self, slot: u32) {
+        let was_live = self.dead.insert(slot as u16);
+        assert!(was_live, "a row goes once");
     }
 
     /// Starts anew once none is left.
     pub(super) fn clear(&mut self) {
-        assert_eq!(self.live, 0);
-        self.surrogates.clear();
-        self.squared_norms.clear();
-        self.vectors.clear();
+        assert_eq!(self.live(), 0);
+        let slots = self.slots();
+        slots.surrogates.clear();
+        slots.squared_norms.clear();
+        slots.vectors.clear();
+        self.dead = BlockSet::new();
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        self.surrogates.capacity() * 4 + self.squared_norms.capacity() * 4 + self.vectors.capacity()
+        let slots = &self.slots;
+        slots.surrogates.capacity() * 4
+            + slots.squared_norms.capacity() * 4
+            + slots.vectors.capacity()
     }
 }

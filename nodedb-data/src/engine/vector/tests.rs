@@ -11,6 +11,7 @@ use nodedb_types::{DataType, Value};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::image_codec::tests as image;
 use crate::pace::UNITS_PER_TURN;
 
 const DIMENSIONS: usize = 3;
@@ -240,6 +241,95 @@ proptest! {
         prop_assert!(index.runs.iter().flatten().count() <= 1);
         prop_assert_eq!(index.sealed_bytes, 0);
     }
+}
+
+/// The entries of an index as a ranking finds them.
+fn ranked(index: &Vectors, metric: Metric, query: &[f32]) -> Vec<(u64, u32)> {
+    let mut ranking = index.ranking(&rank(metric, query)).unwrap();
+    let all: RowSet = (1..70_000).chain([u32::MAX]).collect();
+    let poll = |turn: &Turn<'_>| index.poll_rank(&mut ranking, &all, 1000, turn);
+    normal(drive(10_000, poll, || {}).rows)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_frozen_index_comes_back(
+        load in prop::collection::vec(step(), 0..60),
+        more in prop::collection::vec(step(), 0..20),
+        rest in prop::collection::vec(step(), 0..20),
+        query in vector(),
+        units in prop_oneof![1u32..6, Just(10_000)],
+    ) {
+        let metric = Metric::L2;
+        let open = || Vectors::new(1, metric, Shape::new(DIMENSIONS, 4 * DIMENSIONS * 4));
+        let (mut live, mut rows) = (open(), Rows::new());
+        load.into_iter().for_each(|step| take(&mut live, &mut rows, step));
+        let first = image::write(&live.freeze().unwrap().unwrap(), None, units);
+        more.into_iter().for_each(|step| take(&mut live, &mut rows, step));
+        let frozen = live.freeze().unwrap().unwrap();
+        let (mut known, then) = (rows.clone(), ranked(&live, metric, &query));
+        rest.clone().into_iter().for_each(|step| take(&mut live, &mut rows, step));
+        let image = image::write(&frozen, Some(&first), units);
+
+        let mut thawed = image::thaw(open(), &image, units).unwrap();
+        let again = thawed.freeze().unwrap().unwrap();
+        prop_assert_eq!(&image::write(&again, Some(&image), units), &image);
+        check_hashes(&thawed, &known, units);
+        prop_assert_eq!(ranked(&thawed, metric, &query), then);
+        rest.into_iter().for_each(|step| take(&mut thawed, &mut known, step));
+        for index in [&mut live, &mut thawed] {
+            while index.work(&Budget::new(units)).unwrap() {}
+            check_hashes(index, &rows, units);
+        }
+        prop_assert_eq!(ranked(&thawed, metric, &query), ranked(&live, metric, &query));
+        let used: u32 = thawed.runs.iter().flatten().map(|run| run.len()).sum();
+        prop_assert!(used <= 2 * thawed.places.len() as u32 + 4, "{used} slots");
+        for id in rows.keys().copied().collect::<Vec<_>>() {
+            take(&mut thawed, &mut rows, Step::Delete(id));
+        }
+        prop_assert_eq!((thawed.places.len(), thawed.sealed_bytes), (0, 0));
+    }
+
+    #[test]
+    fn damaged_images_are_refused(steps in prop::collection::vec(step(), 0..40)) {
+        let open = || Vectors::new(1, Metric::L2, Shape::new(DIMENSIONS, 4 * DIMENSIONS * 4));
+        let (mut index, mut rows) = (open(), Rows::new());
+        steps.into_iter().for_each(|step| take(&mut index, &mut rows, step));
+        let image = image::write(&index.freeze().unwrap().unwrap(), None, 10_000);
+        image::refuses_damage(open, &image);
+    }
+}
+
+/// A sealed run is written once, and a freeze copies nothing.
+#[test]
+fn an_unchanged_run_keeps_its_name() {
+    let mut index = Vectors::new(1, Metric::L2, Shape::new(DIMENSIONS, 4 * DIMENSIONS * 4));
+    let mut rows = Rows::new();
+    for id in 1..11 {
+        take(
+            &mut index,
+            &mut rows,
+            Step::Put(id, Some(vec![1.0, 2.0, id as f32])),
+        );
+    }
+    let names = |index: &mut Vectors| -> Vec<u64> {
+        let frozen = index.freeze().unwrap().unwrap();
+        frozen.parts.iter().map(|part| part.id()).collect()
+    };
+    let first = names(&mut index);
+    assert_eq!(first.len(), 4);
+    assert_eq!(names(&mut index), first);
+    // The tail changes by a row, the dead by another.
+    take(&mut index, &mut rows, Step::Put(11, Some(vec![0.0; 3])));
+    let second = names(&mut index);
+    assert_eq!(second[..3], first[..3]);
+    assert_ne!(second[3], first[3]);
+    take(&mut index, &mut rows, Step::Delete(1));
+    let third = names(&mut index);
+    assert_eq!(third[1..], second[1..]);
+    assert_ne!(third[0], second[0]);
 }
 
 #[test]
