@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let bytes = self.take(N)?;
         Ok(bytes.try_into().expect("as many as were taken"))
     }
@@ -84,6 +84,10 @@ impl<'a> Reader<'a> {
 
     pub fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
     }
 
     /// Fails when there is more.
@@ -138,6 +142,11 @@ impl FrozenPart for SetsPart {
 
 fn write_entry(set: u16, block: u16, ids: &BlockSet, out: &mut Vec<u8>) -> u32 {
     out.extend(set.to_le_bytes());
+    write_block(block, ids, out)
+}
+
+/// Appends a block of a set. Gives the units.
+pub fn write_block(block: u16, ids: &BlockSet, out: &mut Vec<u8>) -> u32 {
     out.extend(block.to_le_bytes());
     out.extend(((ids.len() - 1) as u16).to_le_bytes());
     if ids.len() <= LIST_MAX {
@@ -174,31 +183,38 @@ pub fn poll_read_sets(
 }
 
 fn read_entry(reader: &mut Reader<'_>, sets: &mut [RowSet]) -> Result<u32> {
-    let (set, block) = (reader.u16()?, reader.u16()?);
-    let len = usize::from(reader.u16()?) + 1;
-    let ids = match len <= LIST_MAX {
-        true => {
-            let (lows, _) = reader.take(len * 2)?.as_chunks();
-            let lows: Vec<u16> = lows.iter().map(|low| u16::from_le_bytes(*low)).collect();
-            if !lows.is_sorted_by(|a, b| a < b) {
-                return Err(malformed("ids of a set are not in order"));
-            }
-            BlockSet::from_sorted(lows)
-        }
-        false => {
-            let bitmap = reader.take(BITMAP_BYTES)?;
-            let holds = |low: &u16| bitmap[usize::from(*low) / 8] >> (low % 8) & 1 == 1;
-            BlockSet::from_sorted((0..=u16::MAX).filter(holds))
-        }
-    };
+    let set = reader.u16()?;
+    let (block, ids, units) = read_block(reader)?;
     let Some(rows) = sets.get_mut(usize::from(set)) else {
         return Err(malformed("a set too many"));
     };
-    if ids.len() != len || rows.block(block).is_some() || rows.next_block(block).is_some() {
-        return Err(malformed("blocks of a set do not fit together"));
+    if rows.next_block(block).is_some() {
+        return Err(malformed("blocks of a set are not in order"));
     }
     rows.union_block(block, &ids);
-    Ok(1 + (len.max(LIST_MAX * 4 * usize::from(len > LIST_MAX)) / IDS_PER_UNIT) as u32)
+    Ok(units)
+}
+
+/// Reads a block of a set, and gives the units of that.
+pub fn read_block(reader: &mut Reader<'_>) -> Result<(u16, BlockSet, u32)> {
+    let block = reader.u16()?;
+    let len = usize::from(reader.u16()?) + 1;
+    if len <= LIST_MAX {
+        let (lows, _) = reader.take(len * 2)?.as_chunks();
+        let lows: Vec<u16> = lows.iter().map(|low| u16::from_le_bytes(*low)).collect();
+        if !lows.is_sorted_by(|a, b| a < b) {
+            return Err(malformed("ids of a set are not in order"));
+        }
+        let units = 1 + (len / IDS_PER_UNIT) as u32;
+        return Ok((block, BlockSet::from_sorted(lows), units));
+    }
+    let bitmap = reader.take(BITMAP_BYTES)?;
+    let holds = |low: &u16| bitmap[usize::from(*low) / 8] >> (low % 8) & 1 == 1;
+    let ids = BlockSet::from_sorted((0..=u16::MAX).filter(holds));
+    match ids.len() == len {
+        true => Ok((block, ids, (BLOCK_IDS as usize / IDS_PER_UNIT) as u32)),
+        false => Err(malformed("a block of a set holds another number of ids")),
+    }
 }
 
 #[cfg(test)]

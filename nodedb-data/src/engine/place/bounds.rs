@@ -34,6 +34,24 @@ impl Bounds {
         }
     }
 
+    /// As images have them: the least coordinates, then the largest.
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        let numbers = self.min.into_iter().chain(self.max);
+        for (to, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
+            *to = number.to_le_bytes();
+        }
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; 16]) -> Bounds {
+        let number = |at: usize| f32::from_le_bytes(bytes.as_chunks().0[at]);
+        Bounds {
+            min: [number(0), number(1)],
+            max: [number(2), number(3)],
+        }
+    }
+
     fn wide(&self) -> [f64; 4] {
         let ([x0, y0], [x1, y1]) = (self.min, self.max);
         [x0.into(), y0.into(), x1.into(), y1.into()]

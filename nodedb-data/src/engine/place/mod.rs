@@ -10,6 +10,9 @@
 //! the rows wanted, as they would fail row by row.
 
 mod bounds;
+mod image;
+#[cfg(test)]
+mod image_tests;
 mod predicate;
 mod run;
 mod source;
@@ -25,11 +28,12 @@ use nodedb_types::row::RowView;
 use nodedb_types::{Collection, DataType, Failure, Index, Result, Surrogate};
 
 use self::bounds::World;
+use self::image::Thawing;
 use self::predicate::Predicate;
 pub use self::source::PlaceSource;
 use self::store::{Place, Store, null_hash};
 use self::tree::{Tree, Walk};
-use super::{Engine, Estimate, Hashes, Truth, mix};
+use super::{Engine, Estimate, Frozen, Hashes, ThawPart, Truth, mix};
 use crate::pace::{Budget, INDEX_STEP, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -39,6 +43,8 @@ pub struct Places {
     is_geodetic: bool,
     store: Store,
     tree: Tree,
+    /// While an image is read.
+    thawing: Option<Thawing>,
 }
 
 /// A walk over all entries: those of the tree, then empty places, then NULLs.
@@ -90,6 +96,7 @@ impl Places {
             is_geodetic,
             store: Store::new(is_geodetic),
             tree: Tree::new(world, tail_max),
+            thawing: None,
         }
     }
 
@@ -242,6 +249,33 @@ impl Engine for Places {
         let store = &self.store;
         let present = |row| store.get(row)?.bounds();
         Ok(self.tree.work(budget, store.len(), present))
+    }
+
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        Ok(Some(self.frozen()))
+    }
+
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        self.thawing = Some(Thawing::new(header, parts, self)?);
+        Ok(())
+    }
+
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        let Places {
+            store,
+            tree,
+            thawing,
+            ..
+        } = self;
+        match thawing {
+            Some(thawing) => thawing.poll_part(part, cursor, store, tree, turn),
+            None => Poll::Ready(Err(Failure::internal("a part of no image"))),
+        }
     }
 
     fn bytes(&self) -> usize {

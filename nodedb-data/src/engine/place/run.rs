@@ -21,12 +21,18 @@ pub(super) struct Entry {
 
 /// Never changed once it is made.
 pub(super) struct Run {
+    /// Its name in images.
+    id: u64,
     entries: Vec<Entry>,
     /// The lowest first; the highest has one node.
     levels: Vec<Vec<Bounds>>,
 }
 
 impl Run {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -72,13 +78,16 @@ impl Builder {
     pub(super) fn with_capacity(entries: usize) -> Builder {
         let leaves = Vec::with_capacity(entries.div_ceil(FANOUT));
         Builder(Run {
+            id: 0,
             entries: Vec::with_capacity(entries),
             levels: vec![leaves],
         })
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
-        let Run { entries, levels } = &mut self.0;
+        let Run {
+            entries, levels, ..
+        } = &mut self.0;
         let at = entries.len();
         entries.push(entry);
         for (level, nodes) in levels.iter_mut().enumerate() {
@@ -94,7 +103,12 @@ impl Builder {
         }
     }
 
-    pub(super) fn finish(mut self) -> Run {
+    pub(super) fn entries(&self) -> &[Entry] {
+        self.0.entries()
+    }
+
+    pub(super) fn finish(mut self, id: u64) -> Run {
+        self.0.id = id;
         self.0.entries.shrink_to_fit();
         self.0.levels.iter_mut().for_each(Vec::shrink_to_fit);
         self.0

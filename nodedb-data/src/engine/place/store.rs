@@ -4,8 +4,10 @@
 //! kept as its EWKB.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use nodedb_types::geo::{Kind, SRID_WGS84, bbox, kind_of, point_of};
+use nodedb_types::limits::EXTENT_SMALL;
 use nodedb_types::{Failure, Result, SqlState};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -92,10 +94,25 @@ pub(super) fn null_hash(surrogate: u32) -> u64 {
     xxh3_64_with_seed(&[], u64::from(surrogate))
 }
 
+/// The shapes of an extent. A checkpoint shares them, so they are copied before they change.
+pub(super) type Shapes = BTreeMap<u32, Rc<[u8]>>;
+
+/// What extents are called in images.
+#[derive(Default)]
+pub(super) struct ExtentIds {
+    pub(super) next: u64,
+    /// Of the extents that have not changed since they were named.
+    pub(super) known: BTreeMap<u32, u64>,
+    pub(super) nulls: Option<u64>,
+}
+
 pub(super) struct Store {
+    pub(super) ids: ExtentIds,
     is_geodetic: bool,
     points: SurrogateMap<[f64; 2]>,
-    shapes: BTreeMap<u32, Box<[u8]>>,
+    /// By extent (surrogate / 1024), then by surrogate.
+    shapes: BTreeMap<u32, Rc<Shapes>>,
+    shape_count: u64,
     shape_bytes: usize,
     /// Rows that are not NULL, by the reference system of their place.
     systems: BTreeMap<i32, RowSet>,
@@ -109,9 +126,11 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(is_geodetic: bool) -> Store {
         Store {
+            ids: ExtentIds::default(),
             is_geodetic,
             points: SurrogateMap::new(),
             shapes: BTreeMap::new(),
+            shape_count: 0,
             shape_bytes: 0,
             systems: BTreeMap::new(),
             odd: RowSet::new(),
@@ -127,7 +146,10 @@ impl Store {
                 y,
                 srid: self.system_of(surrogate),
             }),
-            None => self.shapes.get(&surrogate).map(|ewkb| Place::Shape(ewkb)),
+            None => {
+                let shapes = self.shapes.get(&(surrogate / EXTENT_SMALL))?;
+                shapes.get(&surrogate).map(|ewkb| Place::Shape(ewkb))
+            }
         }
     }
 
@@ -149,7 +171,8 @@ impl Store {
             return false;
         }
         self.remove(surrogate);
-        let srid = place.srid();
+        let (srid, extent) = (place.srid(), surrogate / EXTENT_SMALL);
+        self.ids.known.remove(&extent);
         self.systems.entry(srid).or_default().insert(surrogate);
         match place {
             Place::Point { x, y, .. } => {
@@ -157,7 +180,9 @@ impl Store {
             }
             Place::Shape(ewkb) => {
                 self.shape_bytes += ewkb.len();
-                self.shapes.insert(surrogate, (*ewkb).into());
+                self.shape_count += 1;
+                let shapes = self.shapes.entry(extent).or_default();
+                Rc::make_mut(shapes).insert(surrogate, (*ewkb).into());
             }
         }
         if self.is_odd(place) {
@@ -183,19 +208,21 @@ impl Store {
 
     pub(super) fn set_null(&mut self, surrogate: u32) {
         self.remove(surrogate);
+        self.ids.nulls = None;
         self.nulls.insert(surrogate);
     }
 
     pub(super) fn remove(&mut self, surrogate: u32) {
         if self.nulls.remove(surrogate) {
+            self.ids.nulls = None;
             return;
         }
         let Some(srid) = self.get(surrogate).map(|place| place.srid()) else {
             return;
         };
+        self.ids.known.remove(&(surrogate / EXTENT_SMALL));
         if self.points.remove(surrogate).is_none() {
-            let ewkb = self.shapes.remove(&surrogate);
-            self.shape_bytes -= ewkb.map_or(0, |ewkb| ewkb.len());
+            self.remove_shape(surrogate);
         }
         self.odd.remove(surrogate);
         self.empty.remove(surrogate);
@@ -207,9 +234,57 @@ impl Store {
         }
     }
 
+    fn remove_shape(&mut self, surrogate: u32) {
+        let extent = surrogate / EXTENT_SMALL;
+        let Some(shapes) = self.shapes.get_mut(&extent) else {
+            return;
+        };
+        let shapes = Rc::make_mut(shapes);
+        if let Some(ewkb) = shapes.remove(&surrogate) {
+            self.shape_bytes -= ewkb.len();
+            self.shape_count -= 1;
+        }
+        if shapes.is_empty() {
+            self.shapes.remove(&extent);
+        }
+    }
+
+    pub(super) fn points(&self) -> &SurrogateMap<[f64; 2]> {
+        &self.points
+    }
+
+    pub(super) fn shapes(&self) -> &BTreeMap<u32, Rc<Shapes>> {
+        &self.shapes
+    }
+
+    /// Rows that are not NULL, by the reference system of their place.
+    pub(super) fn systems(&self) -> &BTreeMap<i32, RowSet> {
+        &self.systems
+    }
+
+    /// The rows with NULL, which are to be put back.
+    pub(super) fn take_nulls(&mut self) -> RowSet {
+        std::mem::take(&mut self.nulls)
+    }
+
+    /// The rows with NULL of an image.
+    pub(super) fn restore_nulls(&mut self, nulls: RowSet, id: u64) {
+        self.nulls = nulls;
+        self.ids.nulls = Some(id);
+    }
+
+    /// Adds a place of an image; false where the row is known or its place cannot be.
+    pub(super) fn restore(&mut self, surrogate: u32, place: &Place<'_>) -> bool {
+        let is_possible = surrogate > 0 && (!self.is_geodetic || place.srid() == SRID_WGS84);
+        is_possible && !self.nulls.contains(surrogate) && {
+            let is_new = self.get(surrogate).is_none();
+            is_new && self.set(surrogate, place)
+        }
+    }
+
     /// Rows that have a place.
     pub(super) fn len(&self) -> u64 {
-        self.points.len() + self.shapes.len() as u64
+        self.points.len() + self.shape_count
     }
 
     pub(super) fn nulls(&self) -> &RowSet {
@@ -258,11 +333,11 @@ impl Store {
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
-        const SHAPE: usize = size_of::<(u32, Box<[u8]>)>() * 3 / 2 + 16;
+        const SHAPE: usize = size_of::<(u32, Rc<[u8]>)>() * 3 / 2 + 32;
         let sets = [&self.odd, &self.empty, &self.nulls];
         self.points.heap_bytes()
             + self.shape_bytes
-            + self.shapes.len() * SHAPE
+            + self.shape_count as usize * SHAPE
             + sets
                 .into_iter()
                 .chain(self.systems.values())

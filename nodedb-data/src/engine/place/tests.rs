@@ -13,7 +13,7 @@ use super::*;
 use crate::pace::UNITS_PER_TURN;
 
 /// The places of the model's rows; None is NULL.
-type Rows = BTreeMap<u32, Option<Geometry>>;
+pub(super) type Rows = BTreeMap<u32, Option<Geometry>>;
 
 fn value(place: &Geometry, is_geodetic: bool) -> Value {
     match is_geodetic {
@@ -31,7 +31,7 @@ fn encode(place: Option<&Geometry>, is_geodetic: bool) -> Vec<u8> {
     row::encode(&[Value::Int4(7), place], &[DataType::Int4, data_type]).unwrap()
 }
 
-fn put(index: &mut Places, rows: &mut Rows, id: u32, place: Option<Option<Geometry>>) {
+pub(super) fn put(index: &mut Places, rows: &mut Rows, id: u32, place: Option<Option<Geometry>>) {
     let is_geodetic = index.is_geodetic;
     let before = rows
         .get(&id)
@@ -54,7 +54,7 @@ fn put(index: &mut Places, rows: &mut Rows, id: u32, place: Option<Option<Geomet
 }
 
 /// Polls to the end in turns of `units`; `between` runs after each turn.
-fn drive<T>(
+pub(super) fn drive<T>(
     units: u32,
     mut step: impl FnMut(&Turn<'_>) -> Poll<Result<T>>,
     mut between: impl FnMut(),
@@ -96,7 +96,7 @@ fn oracle(op: &Op, place: &Geometry) -> Result<bool> {
 }
 
 /// Where it is true and unknown among `wanted`, or that it fails.
-fn brute_force(
+pub(super) fn brute_force(
     rows: &Rows,
     op: &Op,
     wanted: &BTreeSet<u32>,
@@ -117,12 +117,12 @@ fn brute_force(
     Ok((yes, unknown))
 }
 
-fn block_set(ids: &BTreeSet<u32>, block: u16) -> BlockSet {
+pub(super) fn block_set(ids: &BTreeSet<u32>, block: u16) -> BlockSet {
     let of_block = ids.iter().filter(|id| (**id >> 16) as u16 == block);
     BlockSet::from_sorted(of_block.map(|id| *id as u16))
 }
 
-fn check_hashes(index: &Places, rows: &Rows, units: u32) {
+pub(super) fn check_hashes(index: &Places, rows: &Rows, units: u32) {
     let (mut survey, mut hashes) = (PlaceSurvey::default(), Hashes::new());
     drive(
         units,
@@ -145,7 +145,7 @@ fn check_hashes(index: &Places, rows: &Rows, units: u32) {
     assert_eq!(hashes, want);
 }
 
-fn id() -> impl Strategy<Value = u32> {
+pub(super) fn id() -> impl Strategy<Value = u32> {
     prop_oneof![20 => 1u32..200, 1 => Just(65_535), 3 => 65_536u32..65_560, 1 => Just(u32::MAX)]
 }
 
@@ -188,7 +188,7 @@ fn on_plane() -> BoxedStrategy<Geometry> {
 }
 
 /// Places about which questions fail.
-fn odd(is_geodetic: bool) -> BoxedStrategy<Geometry> {
+pub(super) fn odd(is_geodetic: bool) -> BoxedStrategy<Geometry> {
     let texts: &[&str] = match is_geodetic {
         true => &[
             "LINESTRING(0 0,1 1)",
@@ -220,7 +220,7 @@ fn place(is_geodetic: bool) -> BoxedStrategy<Geometry> {
     }
 }
 
-fn op(is_geodetic: bool) -> BoxedStrategy<Op> {
+pub(super) fn op(is_geodetic: bool) -> BoxedStrategy<Op> {
     let shape = move || place(is_geodetic).prop_map(move |place| value(&place, is_geodetic));
     let distance = match is_geodetic {
         true => prop::sample::select(vec![0.0, 12_000.0, 1.5e6, 1e7, 1.9e7, 3e7, f64::INFINITY]),
@@ -237,13 +237,13 @@ fn op(is_geodetic: bool) -> BoxedStrategy<Op> {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Put(u32, Option<Geometry>),
     Delete(u32),
     Work(u32),
 }
 
-fn step(is_geodetic: bool) -> impl Strategy<Value = Step> {
+pub(super) fn step(is_geodetic: bool) -> impl Strategy<Value = Step> {
     let put = (id(), prop::option::weighted(0.9, place(is_geodetic)));
     prop_oneof![
         8 => put.prop_map(|(id, place)| Step::Put(id, place)),
@@ -252,7 +252,7 @@ fn step(is_geodetic: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-fn take(index: &mut Places, rows: &mut Rows, step: Step) {
+pub(super) fn take(index: &mut Places, rows: &mut Rows, step: Step) {
     match step {
         Step::Put(id, place) => put(index, rows, id, Some(place)),
         Step::Delete(id) => put(index, rows, id, None),

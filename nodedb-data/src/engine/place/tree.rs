@@ -31,6 +31,10 @@ pub(super) struct Tree {
     tail: Vec<Entry>,
     runs: Vec<Rc<Run>>,
     merge: Option<Merge>,
+    /// The next name for an image.
+    next_id: u64,
+    /// What the tail is called in images; none once it has changed.
+    tail_id: Option<u64>,
 }
 
 /// The bounds of a row's present place.
@@ -45,10 +49,13 @@ impl Tree {
             tail: Vec::new(),
             runs: Vec::new(),
             merge: None,
+            next_id: 0,
+            tail_id: None,
         }
     }
 
     pub(super) fn push(&mut self, surrogate: u32, bounds: Bounds, present: impl Present) {
+        self.tail_id = None;
         self.tail.push(Entry { bounds, surrogate });
         if self.tail.len() >= self.tail_max {
             self.seal(present);
@@ -69,13 +76,58 @@ impl Tree {
         for (_, entry) in sorted {
             builder.push(entry);
         }
-        self.add_run(builder.finish());
+        self.add_run(builder);
     }
 
-    fn add_run(&mut self, run: Run) {
-        if !run.entries().is_empty() {
-            self.runs.push(Rc::new(run));
+    fn add_run(&mut self, builder: Builder) {
+        if !builder.entries().is_empty() {
+            let id = self.id();
+            self.runs.push(Rc::new(builder.finish(id)));
         }
+    }
+
+    /// A name that nothing of this tree has.
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    /// For an image: the runs, and the tail with its name.
+    pub(super) fn freeze(&mut self) -> (&[Rc<Run>], u64, Vec<Entry>) {
+        let id = match self.tail_id {
+            Some(id) => id,
+            None => self.id(),
+        };
+        self.tail_id = Some(id);
+        (&self.runs, id, self.tail.clone())
+    }
+
+    /// The next name for an image.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Gives an empty tree the names from `next_id` on.
+    pub(super) fn begin_at(&mut self, next_id: u64) {
+        self.next_id = next_id;
+    }
+
+    /// Adds a run of an image.
+    pub(super) fn restore_run(&mut self, run: Run) {
+        self.runs.push(Rc::new(run));
+    }
+
+    /// Sets the tail of an image; false when it is too long.
+    pub(super) fn restore_tail(&mut self, tail: Vec<Entry>, id: u64) -> bool {
+        let fits = tail.len() < self.tail_max;
+        (self.tail, self.tail_id) = (tail, Some(id));
+        fits
+    }
+
+    /// Whether `next` may stand behind `last` in a run.
+    pub(super) fn follows(&self, last: &Entry, next: &Entry) -> bool {
+        let place = |entry: &Entry| (self.world.key(&entry.bounds), entry.surrogate);
+        place(last) < place(next)
     }
 
     /// Goes on merging until the budget is spent; true when there is more to do. `rows` of the
@@ -108,7 +160,7 @@ impl Tree {
             let is_input =
                 |run: &Rc<Run>| merge.inputs.iter().any(|input| Rc::ptr_eq(&input.run, run));
             self.runs.retain(|run| !is_input(run));
-            self.add_run(merge.builder.finish());
+            self.add_run(merge.builder);
         }
     }
 
