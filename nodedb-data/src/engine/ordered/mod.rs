@@ -5,13 +5,13 @@
 //! stand apart: they are unknown to every predicate but `IS NULL`, and in an order they come
 //! after all values.
 
+mod image;
 mod postings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod values;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::task::Poll;
 
@@ -21,9 +21,11 @@ use nodedb_types::row::RowView;
 use nodedb_types::{Collection, DataType, Failure, Index, Result, Surrogate, Value, key};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::image::{Names, Thawing};
 use self::postings::Postings;
 pub use self::source::OrderedSource;
-use super::{Engine, Estimate, Hashes, Place, Truth, mix};
+use self::values::{LEAF_MAX, Values};
+use super::{Engine, Estimate, Frozen, Hashes, Place, ThawPart, Truth, mix};
 use crate::pace::{INDEX_STEP, Turn};
 use crate::set::{BlockSet, RowSet};
 
@@ -31,14 +33,13 @@ use crate::set::{BlockSet, RowSet};
 pub struct Ordered {
     column: usize,
     data_type: DataType,
-    values: BTreeMap<Box<[u8]>, Postings>,
+    values: Values,
     nulls: RowSet,
-    /// Rows in `values`.
-    rows: u64,
-    /// Heap bytes of `values`, roughly.
-    bytes: usize,
     /// The order bytes of NULL.
     null: Box<[u8]>,
+    names: Names,
+    /// While an image is read.
+    thawing: Option<Thawing>,
 }
 
 /// Where a row stands.
@@ -48,21 +49,22 @@ pub(super) enum Order {
     Null,
 }
 
-/// Heap bytes of an entry beside its value's bytes and its postings.
-const ENTRY_BYTES: usize = size_of::<(Box<[u8]>, Postings)>() * 3 / 2;
-
 impl Ordered {
     pub fn open(index: &Index, collection: &Collection) -> Result<Ordered> {
+        Ordered::with_leaves(index, collection, LEAF_MAX)
+    }
+
+    fn with_leaves(index: &Index, collection: &Collection, leaf_max: usize) -> Result<Ordered> {
         let [column] = index.columns[..] else {
             return Err(Failure::internal("an ordered index has one column"));
         };
         Ok(Ordered {
             column,
             data_type: collection.columns[column].data_type,
-            values: BTreeMap::new(),
+            values: Values::new(leaf_max),
             nulls: RowSet::new(),
-            rows: 0,
-            bytes: 0,
+            names: Names::default(),
+            thawing: None,
             null: key::of(&Value::Null)?.into_boxed_slice(),
         })
     }
@@ -76,41 +78,24 @@ impl Ordered {
     }
 
     fn insert(&mut self, surrogate: u32, order: Order) {
-        let Order::Value(bytes) = order else {
-            self.nulls.insert(surrogate);
-            return;
-        };
-        match self.values.entry(bytes) {
-            Entry::Vacant(entry) => {
-                self.bytes += entry.key().len() + ENTRY_BYTES;
-                self.rows += 1;
-                entry.insert(Postings::One(surrogate));
-            }
-            Entry::Occupied(mut entry) => {
-                let rows = entry.get_mut();
-                self.bytes -= rows.heap_bytes();
-                self.rows += u64::from(rows.insert(surrogate));
-                self.bytes += rows.heap_bytes();
+        match order {
+            Order::Value(bytes) => self.values.insert(bytes, surrogate),
+            Order::Null => {
+                if self.nulls.insert(surrogate) {
+                    self.names.nulls_changed();
+                }
             }
         }
     }
 
     fn remove(&mut self, surrogate: u32, order: Order) {
-        let Order::Value(bytes) = order else {
-            self.nulls.remove(surrogate);
-            return;
-        };
-        let Some(rows) = self.values.get_mut(&bytes) else {
-            return;
-        };
-        let (len, held) = (rows.len(), rows.heap_bytes());
-        if rows.remove(surrogate) {
-            self.rows -= len - rows.len();
-            self.bytes = self.bytes - held + rows.heap_bytes();
-        } else {
-            self.values.remove(&bytes);
-            self.rows -= 1;
-            self.bytes -= bytes.len() + ENTRY_BYTES;
+        match order {
+            Order::Value(bytes) => self.values.remove(&bytes, surrogate),
+            Order::Null => {
+                if self.nulls.remove(surrogate) {
+                    self.names.nulls_changed();
+                }
+            }
         }
     }
 
@@ -130,17 +115,10 @@ impl Ordered {
             Some((value, false)) => Bound::Excluded(value),
             None => Bound::Unbounded,
         };
-        let entry = match direction {
-            Direction::Ascending => self
-                .values
-                .range::<[u8], _>((bound, Bound::Unbounded))
-                .next(),
-            Direction::Descending => {
-                let mut range = self.values.range::<[u8], _>((Bound::Unbounded, bound));
-                range.next_back()
-            }
-        };
-        entry.map(|(value, rows)| (&**value, rows))
+        match direction {
+            Direction::Ascending => self.values.range(bound, Bound::Unbounded).next(),
+            Direction::Descending => self.values.last_below(bound),
+        }
     }
 
     /// The group of rows to go on with after `after`: the value, and the row behind which to go
@@ -351,7 +329,25 @@ impl Engine for Ordered {
         }
     }
 
+    fn freeze(&mut self) -> Result<Option<Frozen>> {
+        Ok(Some(self.frozen()))
+    }
+
+    fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()> {
+        self.thawing = Some(Thawing::new(header, parts)?);
+        Ok(())
+    }
+
+    fn poll_thaw_part(
+        &mut self,
+        part: &ThawPart<'_>,
+        cursor: &mut u64,
+        turn: &Turn<'_>,
+    ) -> Poll<Result<()>> {
+        self.poll_thaw(part, cursor, turn)
+    }
+
     fn bytes(&self) -> usize {
-        self.bytes + self.nulls.heap_bytes()
+        self.values.heap_bytes() + self.nulls.heap_bytes()
     }
 }

@@ -1,13 +1,15 @@
 //! The rows that hold one value. Most values of a nearly unique column have one row, which then
 //! costs no allocation.
 
+use std::rc::Rc;
+
 use crate::set::{BlockSet, RowSet, RowSetBuilder};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Postings {
     One(u32),
-    /// Two or more.
-    Many(Box<RowSet>),
+    /// Two or more. A checkpoint shares them, so they are copied before they change.
+    Many(Rc<RowSet>),
 }
 
 impl Postings {
@@ -18,16 +20,23 @@ impl Postings {
         }
     }
 
+    pub(super) fn contains(&self, surrogate: u32) -> bool {
+        match self {
+            Postings::One(only) => *only == surrogate,
+            Postings::Many(rows) => rows.contains(surrogate),
+        }
+    }
+
     /// True when it was not there.
     pub(super) fn insert(&mut self, surrogate: u32) -> bool {
         match self {
             Postings::One(only) if *only == surrogate => false,
             Postings::One(only) => {
                 let rows = [*only, surrogate].into_iter().collect();
-                *self = Postings::Many(Box::new(rows));
+                *self = Postings::Many(Rc::new(rows));
                 true
             }
-            Postings::Many(rows) => rows.insert(surrogate),
+            Postings::Many(rows) => Rc::make_mut(rows).insert(surrogate),
         }
     }
 
@@ -37,7 +46,7 @@ impl Postings {
         match self {
             Postings::One(only) => *only != surrogate,
             Postings::Many(rows) => {
-                rows.remove(surrogate);
+                Rc::make_mut(rows).remove(surrogate);
                 let only = rows.next_after(None).filter(|_| rows.len() == 1);
                 if let Some(only) = only {
                     *self = Postings::One(only);

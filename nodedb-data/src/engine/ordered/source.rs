@@ -106,9 +106,7 @@ impl OrderedSource {
                 found * list.len().max(1) as u64 / list.len().clamp(1, SAMPLE) as u64
             }
             Predicate::Range(low, high) => {
-                let mut entries = index
-                    .values
-                    .range::<[u8], _>((as_slice(low), as_slice(high)));
+                let mut entries = index.values.range(as_slice(low), as_slice(high));
                 let found = entries
                     .by_ref()
                     .take(SAMPLE)
@@ -116,7 +114,7 @@ impl OrderedSource {
                     .sum();
                 match entries.next() {
                     // The usual guess for a range of unknown width is a third.
-                    Some(_) => (index.rows / 3).max(found),
+                    Some(_) => (index.values.rows() / 3).max(found),
                     None => found,
                 }
             }
@@ -235,15 +233,11 @@ impl OrderedSource {
                     Some(after) => Bound::Excluded(&after[..]),
                     None => as_slice(low),
                 };
-                let rest = match starts_at_its_end(&low, high) {
-                    true => None,
-                    false => Some(index.values.range::<[u8], _>((low, as_slice(high)))),
-                };
-                for (value, rows) in rest.into_iter().flatten() {
+                for (value, rows) in index.values.range(low, as_slice(high)) {
                     rows.add_all(&mut gathered.builder);
                     gathered.met += rows.len();
                     if !turn.spend(INDEX_STEP + cost(Some(rows))) {
-                        gathered.after = Some(value.clone());
+                        gathered.after = Some(value.into());
                         return Poll::Pending;
                     }
                 }
@@ -293,13 +287,5 @@ pub(super) fn as_slice(bound: &Bound<Bytes>) -> Bound<&[u8]> {
         Bound::Included(bytes) => Bound::Included(bytes),
         Bound::Excluded(bytes) => Bound::Excluded(bytes),
         Bound::Unbounded => Bound::Unbounded,
-    }
-}
-
-/// A resumed range that has nothing left, which the map's own range would refuse with a panic.
-fn starts_at_its_end(low: &Bound<&[u8]>, high: &Bound<Bytes>) -> bool {
-    match (low, high) {
-        (Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => *low >= &high[..],
-        _ => false,
     }
 }

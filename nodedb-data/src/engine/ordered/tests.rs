@@ -9,6 +9,7 @@ use nodedb_types::{CollectionId, Column, IndexId, SchemaVersion, row};
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::image_codec::tests as image;
 use crate::pace::Budget;
 
 const TYPES: [DataType; 2] = [DataType::Int4, DataType::Text(None)];
@@ -40,6 +41,11 @@ fn index() -> Index {
         options: Vec::new(),
         state: IndexState::Public,
     }
+}
+
+/// With small leaves, so that they split and join.
+fn open() -> Ordered {
+    Ordered::with_leaves(&index(), &collection(), 8).unwrap()
 }
 
 fn encode(value: Option<i32>) -> Vec<u8> {
@@ -87,7 +93,7 @@ fn ids() -> impl Strategy<Value = u32> {
 }
 
 fn values() -> impl Strategy<Value = Option<i32>> {
-    prop_oneof![1 => Just(None), 5 => (-4i32..5).prop_map(Some)]
+    prop_oneof![1 => Just(None), 5 => (-4i32..5).prop_map(Some), 2 => (5i32..60).prop_map(Some)]
 }
 
 fn bounds() -> impl Strategy<Value = Bound<Value>> {
@@ -105,6 +111,36 @@ fn ops() -> impl Strategy<Value = Op> {
         (bounds(), bounds()).prop_map(|(low, high)| Op::Range { low, high }),
         Just(Op::IsNull),
     ]
+}
+
+/// Writes with more values than a leaf has.
+fn writes(max: usize) -> impl Strategy<Value = Vec<(u32, Option<Option<i32>>)>> {
+    prop::collection::vec((ids(), prop::option::weighted(0.8, values())), 0..max)
+}
+
+fn hashes_of_rows(index: &Ordered, model: &BTreeMap<u32, Option<i32>>) -> Hashes {
+    let mut hashes = Hashes::new();
+    for (id, value) in model {
+        let stored = encode(*value);
+        let view = RowView::new(&stored).unwrap();
+        let hash = index.row_hash(Surrogate::new(*id).unwrap(), &view).unwrap();
+        mix(&mut hashes, *id, hash);
+    }
+    hashes
+}
+
+fn hashes_of_entries(index: &Ordered, units: u32) -> Hashes {
+    let (mut survey, mut hashes) = (OrderedSurvey::default(), Hashes::new());
+    finish(units, |turn| {
+        index.poll_hashes(&mut survey, &mut hashes, turn)
+    });
+    hashes
+}
+
+fn walk(index: &Ordered, direction: Direction) -> Vec<Place> {
+    finish(100_000, |turn| {
+        index.poll_walk(direction, None, usize::MAX, turn)
+    })
 }
 
 fn expected(op: &Op, value: Option<i32>) -> Option<bool> {
@@ -140,7 +176,7 @@ proptest! {
         ops in prop::collection::vec(ops(), 1..6),
         units in 1u32..40,
     ) {
-        let mut index = Ordered::open(&index(), &collection()).unwrap();
+        let mut index = open();
         let mut model = BTreeMap::new();
         for (id, new) in writes {
             write(&mut index, &mut model, id, new);
@@ -177,7 +213,7 @@ proptest! {
         units in 1u32..40,
         max in 1usize..7,
     ) {
-        let mut index = Ordered::open(&index(), &collection()).unwrap();
+        let mut index = open();
         let mut model = BTreeMap::new();
         for (id, new) in writes {
             write(&mut index, &mut model, id, new);
@@ -214,57 +250,126 @@ proptest! {
         writes in prop::collection::vec((ids(), prop::option::weighted(0.8, values())), 1..60),
         units in 1u32..40,
     ) {
-        let mut index = Ordered::open(&index(), &collection()).unwrap();
+        let mut index = open();
         let mut model = BTreeMap::new();
         for (id, new) in writes {
             write(&mut index, &mut model, id, new);
         }
-        let of_rows = |index: &Ordered| {
-            let mut hashes = Hashes::new();
-            for (id, value) in &model {
-                let stored = encode(*value);
-                let view = RowView::new(&stored).unwrap();
-                let hash = index.row_hash(Surrogate::new(*id).unwrap(), &view).unwrap();
-                mix(&mut hashes, *id, hash);
-            }
-            hashes
-        };
-        let of_entries = |index: &Ordered| {
-            let (mut survey, mut hashes) = (OrderedSurvey::default(), Hashes::new());
-            finish(units, |turn| index.poll_hashes(&mut survey, &mut hashes, turn));
-            hashes
-        };
-        prop_assert_eq!(of_rows(&index), of_entries(&index));
+        prop_assert_eq!(hashes_of_rows(&index, &model), hashes_of_entries(&index, units));
         if let Some((id, value)) = model.iter().next() {
             // An entry under a value that the row does not have.
             let (row, other) = (encode(*value), encode(Some(99)));
             let (row, other) = (RowView::new(&row).unwrap(), RowView::new(&other).unwrap());
             let surrogate = Surrogate::new(*id).unwrap();
             index.apply(surrogate, Some(&row), Some(&other)).unwrap();
-            prop_assert_ne!(of_rows(&index), of_entries(&index));
+            prop_assert_ne!(hashes_of_rows(&index, &model), hashes_of_entries(&index, units));
         }
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_frozen_index_comes_back(
+        load in writes(120),
+        more in writes(20),
+        rest in writes(60),
+        units in prop_oneof![1u32..40, Just(10_000)],
+    ) {
+        let (mut live, mut model) = (open(), BTreeMap::new());
+        let apply = |index: &mut Ordered, model: &mut _, writes: &[_]| {
+            writes.iter().for_each(|(id, new)| write(index, model, *id, *new));
+        };
+        apply(&mut live, &mut model, &load);
+        let first = image::write(&live.freeze().unwrap().unwrap(), None, units);
+        apply(&mut live, &mut model, &more);
+        let frozen = live.freeze().unwrap().unwrap();
+        let mut known = model.clone();
+        apply(&mut live, &mut model, &rest);
+        let image = image::write(&frozen, Some(&first), units);
+
+        let mut thawed = image::thaw(open(), &image, units).unwrap();
+        let again = thawed.freeze().unwrap().unwrap();
+        prop_assert_eq!(&image::write(&again, Some(&image), units), &image);
+        prop_assert_eq!(hashes_of_entries(&thawed, units), hashes_of_rows(&thawed, &known));
+        apply(&mut thawed, &mut known, &rest);
+        for index in [&live, &thawed] {
+            prop_assert_eq!(hashes_of_entries(index, units), hashes_of_rows(index, &model));
+        }
+        for direction in [Direction::Ascending, Direction::Descending] {
+            prop_assert_eq!(walk(&live, direction), walk(&thawed, direction));
+        }
+        prop_assert_eq!(live.values.rows(), thawed.values.rows());
+        for id in model.keys().copied().collect::<Vec<_>>() {
+            write(&mut thawed, &mut model, id, None);
+        }
+        prop_assert_eq!((thawed.values.rows(), thawed.values.heap_bytes()), (0, 0));
+        prop_assert!(thawed.values.leaves().is_empty());
+    }
+
+    #[test]
+    fn damaged_images_are_refused(load in writes(100)) {
+        let (mut index, mut model) = (open(), BTreeMap::new());
+        load.into_iter().for_each(|(id, new)| write(&mut index, &mut model, id, new));
+        let image = image::write(&index.freeze().unwrap().unwrap(), None, 10_000);
+        image::refuses_damage(open, &image);
+    }
+}
+
+/// A row changes a leaf, and only that is written again; leaves stay well filled.
+#[test]
+fn an_unchanged_leaf_keeps_its_name() {
+    let mut index = Ordered::open(&index(), &collection()).unwrap();
+    let mut model = BTreeMap::new();
+    let rows = 4000u32;
+    for n in 0..rows {
+        write(&mut index, &mut model, n + 1, Some(Some(n as i32 * 10)));
+    }
+    let names = |index: &mut Ordered| -> Vec<u64> {
+        let frozen = index.freeze().unwrap().unwrap();
+        frozen.parts.iter().map(|part| part.id()).collect()
+    };
+    let first = names(&mut index);
+    assert_eq!(
+        first.len() as u32,
+        1 + rows.div_ceil(LEAF_MAX as u32),
+        "ascending values fill"
+    );
+    assert_eq!(names(&mut index), first);
+    write(&mut index, &mut model, 1, Some(Some(7)));
+    let second = names(&mut index);
+    let is_new = |id: &&u64| !first.contains(id);
+    assert_eq!(second.iter().filter(is_new).count(), 1);
+    write(&mut index, &mut model, 9000, Some(None));
+    let third = names(&mut index);
+    assert_eq!(third[1..], second[1..]);
+    assert_ne!(third[0], second[0]);
+    for id in 100..rows {
+        write(&mut index, &mut model, id, None);
+    }
+    assert!(names(&mut index).len() < 5);
+}
+
 #[test]
 fn applying_twice_is_applying_once() {
-    let mut index = Ordered::open(&index(), &collection()).unwrap();
+    let mut index = open();
     let (one, two) = (encode(Some(1)), encode(Some(2)));
     let (one, two) = (RowView::new(&one).unwrap(), RowView::new(&two).unwrap());
     let row = Surrogate::new(7).unwrap();
     for _ in 0..2 {
         index.apply(row, None, Some(&one)).unwrap();
-        assert_eq!((index.rows, index.values.len()), (1, 1));
+        assert_eq!((index.values.rows(), index.values.leaves().len()), (1, 1));
     }
     // An update of a row that a build has not reached, and the build reaching it afterwards.
     let other = Surrogate::new(8).unwrap();
     index.apply(other, Some(&one), Some(&two)).unwrap();
     index.apply(other, None, Some(&two)).unwrap();
-    assert_eq!(index.rows, 2);
+    assert_eq!(index.values.rows(), 2);
     for _ in 0..2 {
         index.apply(row, Some(&one), None).unwrap();
         index.apply(other, Some(&two), None).unwrap();
-        assert_eq!((index.rows, index.bytes), (0, 0));
+        assert_eq!((index.values.rows(), index.values.heap_bytes()), (0, 0));
     }
 }
 
