@@ -1,13 +1,12 @@
 //! `EXPLAIN`: a plan as a tree of lines, with what the cores reported after `ANALYZE`.
 
-use nodedb_bridge::op::{EngineOp, EngineRank, ordered, place, text};
 use nodedb_bridge::plan::{Direction, LeafReport, Order, Output, SetExpr, SetQuery, Source};
-use nodedb_types::Value;
+use nodedb_types::Collection;
 
 use crate::expr::{ColumnId, Expr};
 use crate::plan::{GetPlan, Plan, SetPlan, WritePlan, WriteSource};
 use crate::rel::{Rel, SortKey};
-use crate::{RelationalPlan, catalog::Catalog};
+use crate::{LeafRun, RelationalPlan, catalog::Catalog};
 
 /// What a run of the plan has shown.
 #[derive(Debug, Default, Clone)]
@@ -15,8 +14,8 @@ pub struct Analyzed {
     /// Rows that the statement gave or changed.
     pub rows: u64,
     pub elapsed_ns: u64,
-    /// By leaf: the collection's name and one core's report.
-    pub reports: Vec<(String, LeafReport)>,
+    /// What each core did for each leaf.
+    pub runs: Vec<LeafRun>,
 }
 
 /// The lines of `EXPLAIN`, or of `EXPLAIN ANALYZE` when the plan was run.
@@ -24,8 +23,9 @@ pub fn explain(plan: &Plan, catalog: &dyn Catalog, analyzed: Option<&Analyzed>) 
     let mut lines = Lines {
         lines: Vec::new(),
         analyzed,
+        catalog,
     };
-    lines.plan(plan, catalog, 0);
+    lines.plan(plan, 0);
     if let Some(run) = analyzed {
         lines.lines.push(format!("Rows: {}", run.rows));
         lines.lines.push(format!(
@@ -39,6 +39,7 @@ pub fn explain(plan: &Plan, catalog: &dyn Catalog, analyzed: Option<&Analyzed>) 
 struct Lines<'a> {
     lines: Vec<String>,
     analyzed: Option<&'a Analyzed>,
+    catalog: &'a dyn Catalog,
 }
 
 impl Lines<'_> {
@@ -56,12 +57,12 @@ impl Lines<'_> {
             .push(format!("{}{text}", " ".repeat(depth * 6 + 2)));
     }
 
-    fn plan(&mut self, plan: &Plan, catalog: &dyn Catalog, depth: usize) {
+    fn plan(&mut self, plan: &Plan, depth: usize) {
         match plan {
             Plan::Get(get) => self.get(get, depth),
-            Plan::Set(set) => self.set(set, catalog, depth),
+            Plan::Set(set) => self.set(set, depth),
             Plan::Relational(relational) => self.relational(relational, depth),
-            Plan::Write(write) => self.write(write, catalog, depth),
+            Plan::Write(write) => self.write(write, depth),
         }
     }
 
@@ -73,18 +74,18 @@ impl Lines<'_> {
         }
     }
 
-    fn write(&mut self, plan: &WritePlan, catalog: &dyn Catalog, depth: usize) {
+    fn write(&mut self, plan: &WritePlan, depth: usize) {
         self.node(
             depth,
             format!("{:?} on {}", plan.command, plan.collection.name),
         );
         match &plan.source {
             WriteSource::Keyed(rows) => self.detail(depth, format!("Keys: {}", rows.len())),
-            WriteSource::Read { read, .. } => self.plan(read, catalog, depth + 1),
+            WriteSource::Read { read, .. } => self.plan(read, depth + 1),
         }
     }
 
-    fn set(&mut self, plan: &SetPlan, catalog: &dyn Catalog, depth: usize) {
+    fn set(&mut self, plan: &SetPlan, depth: usize) {
         let what = match plan.query.output {
             Output::Count => "Count",
             Output::Rows(_) => "Set Query",
@@ -96,60 +97,72 @@ impl Lines<'_> {
         if plan.offset > 0 {
             self.detail(depth, format!("Offset: {}", plan.offset));
         }
-        let indexes = catalog.indexes(plan.collection.id);
+        let runs: Option<Vec<&LeafRun>> = self.analyzed.map(|run| run.runs.iter().collect());
+        self.query(&plan.collection, &plan.query, runs.as_deref(), depth);
+    }
+
+    /// How a set query is answered, and what each core did for it where it was run.
+    fn query(
+        &mut self,
+        collection: &Collection,
+        query: &SetQuery,
+        runs: Option<&[&LeafRun]>,
+        depth: usize,
+    ) {
+        let indexes = self.catalog.indexes(collection.id);
         let name_of = |id| {
             let found = indexes.iter().find(|i| i.id == id);
             found.map_or_else(|| "?".to_owned(), |i| format!("{} ({})", i.name, i.method))
         };
-        if let Some(order) = order_of(&plan.query, &name_of) {
+        if let Some(order) = order_of(query, &name_of) {
             self.detail(depth, format!("Order: {order}"));
         }
-        self.detail(depth, format!("Set: {}", set_of(&plan.query.set)));
-        for (i, source) in plan.query.sources.iter().enumerate() {
-            let (by, shown) = match source {
-                Source::Index { index, op } => (name_of(*index), op_of(op)),
-                Source::Expression(e) => ("rows".to_owned(), format!("{e:?}")),
+        self.detail(depth, format!("Set: {}", set_of(&query.set)));
+        for (i, source) in query.sources.iter().enumerate() {
+            let mut line = match source {
+                Source::Index { index, op } => {
+                    let found = indexes.iter().find(|i| i.id == *index);
+                    let columns: Vec<&str> = found
+                        .map(|i| {
+                            i.columns
+                                .iter()
+                                .map(|c| &*collection.columns[*c].name)
+                                .collect()
+                        })
+                        .unwrap_or_default();
+                    format!("{} by {}", op.show(&columns), name_of(*index))
+                }
+                Source::Expression(e) => format!("{e:?} by rows"),
             };
-            let mut line = format!("Source {}: {shown} by {by}", i + 1);
-            if let Some(run) = self.analyzed {
+            if let Some(runs) = runs {
                 let of = |r: &LeafReport| r.sources.get(i).map_or((0, 0), |s| (s.rows, s.blocks));
-                let total = run.reports.iter().map(|(_, r)| of(r));
+                let total = runs.iter().map(|run| of(&run.report));
                 let (rows, blocks) = total.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
                 line.push_str(&format!(" (rows={rows} blocks={blocks})"));
             }
-            self.detail(depth, line);
+            self.detail(depth, format!("Source {}: {line}", i + 1));
         }
-        self.reports(depth, None);
+        for run in runs.unwrap_or_default() {
+            self.core(&run.report, depth);
+        }
     }
 
-    /// What each core did, for one leaf or for all.
-    fn reports(&mut self, depth: usize, leaf: Option<&str>) {
-        let Some(run) = self.analyzed else {
-            return;
-        };
-        let mut lines = Vec::new();
-        for (name, report) in &run.reports {
-            if leaf.is_some_and(|l| l != name) {
-                continue;
-            }
-            let mut line = format!("Core {}:", report.core);
-            if let Some(rows) = report.set_rows {
-                line.push_str(&format!(" set of {rows} rows,"));
-            }
-            if let Some(ranking) = &report.ranking {
-                line.push_str(&format!(" {ranking},"));
-            }
-            line.push_str(&format!(
-                " fetched={} examined={} cpu={:.3} ms",
-                report.rows_fetched,
-                report.rows_examined,
-                report.cpu_ns as f64 / 1e6
-            ));
-            lines.push(line);
+    /// What one core did.
+    fn core(&mut self, report: &LeafReport, depth: usize) {
+        let mut line = format!("Core {}:", report.core);
+        if let Some(rows) = report.set_rows {
+            line.push_str(&format!(" set of {rows} rows,"));
         }
-        for line in lines {
-            self.detail(depth, line);
+        if let Some(ranking) = &report.ranking {
+            line.push_str(&format!(" {ranking},"));
         }
+        line.push_str(&format!(
+            " fetched={} examined={} cpu={:.3} ms",
+            report.rows_fetched,
+            report.rows_examined,
+            report.cpu_ns as f64 / 1e6
+        ));
+        self.detail(depth, line);
     }
 
     fn relational(&mut self, plan: &RelationalPlan, depth: usize) {
@@ -183,8 +196,17 @@ impl Lines<'_> {
         match rel {
             Rel::Scan(scan) => {
                 self.node(depth, format!("Leaf on {}", scan.collection.name));
-                let collection = scan.collection.name.clone();
-                self.reports(depth, Some(&collection));
+                let mut runs: Vec<&LeafRun> = self
+                    .analyzed
+                    .iter()
+                    .flat_map(|run| &run.runs)
+                    .filter(|run| run.leaf.is_some() && run.leaf == scan.columns.first().copied())
+                    .collect();
+                runs.sort_by_key(|run| run.report.core);
+                match runs.first().and_then(|run| run.query.clone()) {
+                    Some(query) => self.query(&scan.collection, &query, Some(&runs), depth),
+                    None => runs.iter().for_each(|run| self.core(&run.report, depth)),
+                }
             }
             Rel::Virtual { table, .. } => self.node(depth, format!("Catalog Table {table:?}")),
             Rel::Values { rows, .. } => self.node(depth, format!("Values ({} rows)", rows.len())),
@@ -272,14 +294,7 @@ fn order_of(query: &SetQuery, name_of: &dyn Fn(nodedb_types::IndexId) -> String)
                 Some(index) => name_of(index),
                 None => "the rows' column".to_owned(),
             };
-            match &spec.rank {
-                EngineRank::Vector(rank) => {
-                    format!("nearest by {}, ranked by {by}", rank.metric.operator())
-                }
-                EngineRank::Text(rank) => {
-                    format!("bm25 of {}, ranked by {by}", text_of(&rank.query))
-                }
-            }
+            format!("{}, ranked by {by}", spec.rank.show())
         }
     })
 }
@@ -297,74 +312,5 @@ fn set_of(set: &SetExpr) -> String {
         SetExpr::Or(sets) => list(sets, " OR "),
         SetExpr::Not(set) => format!("NOT {}", set_of(set)),
         SetExpr::IsUnknown(set) => format!("{} IS UNKNOWN", set_of(set)),
-    }
-}
-
-fn shown(value: &Value) -> String {
-    let mut out = String::new();
-    nodedb_types::text::format(value, &mut out);
-    if out.chars().count() > 40 {
-        out = out.chars().take(40).collect::<String>() + "…";
-    }
-    out
-}
-
-fn shape(value: &Value) -> String {
-    match value {
-        Value::Geometry(bytes) | Value::Geography(bytes) => {
-            nodedb_types::geo::Geometry::from_ewkb(bytes)
-                .map(|g| nodedb_types::geo::wkt::format(&g))
-                .unwrap_or_default()
-        }
-        other => shown(other),
-    }
-}
-
-fn op_of(op: &EngineOp) -> String {
-    use std::ops::Bound;
-    match op {
-        EngineOp::Ordered(ordered::Op::In(values)) => {
-            let list: Vec<String> = values.iter().take(5).map(shown).collect();
-            let more = if values.len() > 5 { ", …" } else { "" };
-            format!("in ({}{more})", list.join(", "))
-        }
-        EngineOp::Ordered(ordered::Op::Range { low, high }) => {
-            let low = match low {
-                Bound::Included(v) => format!("[{}", shown(v)),
-                Bound::Excluded(v) => format!("({}", shown(v)),
-                Bound::Unbounded => "(".to_owned(),
-            };
-            let high = match high {
-                Bound::Included(v) => format!("{}]", shown(v)),
-                Bound::Excluded(v) => format!("{})", shown(v)),
-                Bound::Unbounded => ")".to_owned(),
-            };
-            format!("{low}, {high}")
-        }
-        EngineOp::Ordered(ordered::Op::IsNull) => "is null".to_owned(),
-        EngineOp::Text(op) => text_of(&op.query),
-        EngineOp::Place(op) => match op {
-            place::Op::DWithin { shape: s, distance } => {
-                format!("within {distance} of {}", shape(s))
-            }
-            place::Op::Intersects { shape: s } => format!("intersects {}", shape(s)),
-            place::Op::Within { shape: s } => format!("within {}", shape(s)),
-            place::Op::Contains { shape: s } => format!("contains {}", shape(s)),
-        },
-    }
-}
-
-fn text_of(query: &text::Query) -> String {
-    let list = |terms: &[text::Query], word: &str| {
-        let shown: Vec<String> = terms.iter().map(text_of).collect();
-        format!("({})", shown.join(word))
-    };
-    match query {
-        text::Query::Word(word) => word.clone(),
-        text::Query::Prefix(stem) => format!("{stem}*"),
-        text::Query::Phrase(phrase) => format!("\"{phrase}\""),
-        text::Query::And(terms) => list(terms, " AND "),
-        text::Query::Or(terms) => list(terms, " OR "),
-        text::Query::Not(inner) => format!("NOT {}", text_of(inner)),
     }
 }

@@ -26,8 +26,8 @@ mod tests;
 
 pub use bind::{BindContext, Bound, bind, data_type};
 pub use executor::{
-    Executor, ExecutorConfig, LeafItem, LeafStream, Leaves, RelationalPlan, Reports, RowStream,
-    RunContext, run_inline,
+    Executor, ExecutorConfig, LeafItem, LeafRun, LeafStream, Leaves, RelationalPlan, Reports,
+    RowStream, RunContext, run_inline,
 };
 pub use explain::{Analyzed, explain};
 pub use function::{Argument, Function, Returns, Volatility, reference};

@@ -20,11 +20,52 @@ pub enum EngineOp {
     Place(place::Op),
 }
 
+impl EngineOp {
+    /// The predicate for people; `columns` are the names of the index's columns.
+    pub fn show(&self, columns: &[&str]) -> String {
+        match self {
+            EngineOp::Ordered(op) => op.show(columns),
+            EngineOp::Text(op) => op.show(columns),
+            EngineOp::Place(op) => op.show(columns),
+        }
+    }
+}
+
 /// A ranking that an engine can do inside an allowed set.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EngineRank {
     Text(text::Rank),
     Vector(vector::Rank),
+}
+
+impl EngineRank {
+    /// The ranking for people.
+    pub fn show(&self) -> String {
+        match self {
+            EngineRank::Text(rank) => format!("bm25 of {}", rank.query),
+            EngineRank::Vector(rank) => format!("nearest by {}", rank.metric.operator()),
+        }
+    }
+}
+
+/// A value as SQL writes it, cut where it is long.
+fn shown(value: &Value) -> String {
+    let mut text = String::new();
+    nodedb_types::text::format(value, &mut text);
+    if let Some((end, _)) = text.char_indices().nth(VALUE_CHARS_SHOWN) {
+        text.replace_range(end.., "…");
+    }
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Bool(_)
+        | Value::Int2(_)
+        | Value::Int4(_)
+        | Value::Int8(_)
+        | Value::Float4(_)
+        | Value::Float8(_)
+        | Value::Numeric(_) => text,
+        _ => format!("'{text}'"),
+    }
 }
 
 /// An argument of a call: a column of the collection, a constant, or the collection itself.
@@ -44,6 +85,9 @@ pub struct Call {
     pub arguments: Vec<Argument>,
 }
 
+/// Characters of a value that a predicate for people shows.
+const VALUE_CHARS_SHOWN: usize = 40;
+
 /// Options of an index in canonical form, as `WITH (name = value)` lists them.
 pub type IndexOptions = Vec<(String, String)>;
 
@@ -58,6 +102,8 @@ pub struct Contract {
     pub check_index: fn(&Collection, &Index) -> Result<IndexOptions>,
     /// The op by which `index` answers `call` exactly, if it can.
     pub predicate: fn(&Collection, &Index, &Call) -> Result<Option<EngineOp>>,
+    /// One op for both of two, where a row must satisfy both, if there is one.
+    pub both: fn(&EngineOp, &EngineOp) -> Option<EngineOp>,
     /// The ranking for an ORDER BY term.
     pub rank: fn(&Collection, &Index, &Call) -> Result<Option<EngineRank>>,
 }

@@ -6,7 +6,7 @@ use nodedb_types::numeric::Numeric;
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
-use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions};
+use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions, shown};
 
 /// A predicate over the indexed column. Values have the column's type. NULL rows are unknown to
 /// all but [`Op::IsNull`].
@@ -26,8 +26,61 @@ pub static CONTRACT: Contract = Contract {
     aliases: &[],
     check_index,
     predicate,
+    both,
     rank: |_, _, _| Ok(None::<EngineRank>),
 };
+
+impl Op {
+    /// As SQL says it.
+    pub(super) fn show(&self, columns: &[&str]) -> String {
+        let column = columns.join(", ");
+        match self {
+            Op::In(values) => match &values[..] {
+                [value] => format!("{column} = {}", shown(value)),
+                values => {
+                    let list: Vec<String> = values.iter().take(5).map(shown).collect();
+                    let more = if values.len() > 5 { ", …" } else { "" };
+                    format!("{column} IN ({}{more})", list.join(", "))
+                }
+            },
+            Op::Range { low, high } => {
+                let low = match low {
+                    Bound::Included(v) => Some(format!("{column} >= {}", shown(v))),
+                    Bound::Excluded(v) => Some(format!("{column} > {}", shown(v))),
+                    Bound::Unbounded => None,
+                };
+                let high = match high {
+                    Bound::Included(v) => Some(format!("{column} <= {}", shown(v))),
+                    Bound::Excluded(v) => Some(format!("{column} < {}", shown(v))),
+                    Bound::Unbounded => None,
+                };
+                let bounds: Vec<String> = low.into_iter().chain(high).collect();
+                bounds.join(" AND ")
+            }
+            Op::IsNull => format!("{column} IS NULL"),
+        }
+    }
+}
+
+/// A range that is bounded below and one that is bounded above are one range.
+fn both(a: &EngineOp, b: &EngineOp) -> Option<EngineOp> {
+    let (
+        EngineOp::Ordered(Op::Range { low, high }),
+        EngineOp::Ordered(Op::Range { low: l, high: h }),
+    ) = (a, b)
+    else {
+        return None;
+    };
+    let (low, high) = match (low, high, l, h) {
+        (low, Bound::Unbounded, Bound::Unbounded, high)
+        | (Bound::Unbounded, high, low, Bound::Unbounded) => (low, high),
+        _ => return None,
+    };
+    Some(EngineOp::Ordered(Op::Range {
+        low: low.clone(),
+        high: high.clone(),
+    }))
+}
 
 fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     let [column] = index.columns[..] else {

@@ -1,9 +1,13 @@
 //! Places (`rtree`, also `gist`): distance on the ellipsoid and planar predicates.
 
+use nodedb_types::geo::{self, Geometry};
 use nodedb_types::schema::{Collection, Index};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions};
+
+/// Characters of a shape that a predicate for people shows.
+const SHAPE_CHARS_SHOWN: usize = 200;
 
 /// A predicate between the indexed column and a constant shape (EWKB of the column's kind).
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +27,35 @@ pub static CONTRACT: Contract = Contract {
     aliases: &["gist"],
     check_index,
     predicate,
+    both: |_, _| None,
     rank: |_, _, _| Ok(None::<EngineRank>),
 };
+
+impl Op {
+    /// As SQL says it, the shape as WKT.
+    pub(super) fn show(&self, columns: &[&str]) -> String {
+        let column = columns.join(", ");
+        let wkt = |shape: &Value| {
+            let geometry = match shape {
+                Value::Geometry(bytes) | Value::Geography(bytes) => Geometry::from_ewkb(bytes).ok(),
+                _ => None,
+            };
+            let text = geometry.map(|g| geo::wkt::format(&g)).unwrap_or_default();
+            match text.char_indices().nth(SHAPE_CHARS_SHOWN) {
+                Some((end, _)) => format!("{}…", &text[..end]),
+                None => text,
+            }
+        };
+        match self {
+            Op::DWithin { shape, distance } => {
+                format!("ST_DWithin({column}, {}, {distance})", wkt(shape))
+            }
+            Op::Intersects { shape } => format!("ST_Intersects({column}, {})", wkt(shape)),
+            Op::Within { shape } => format!("ST_Within({column}, {})", wkt(shape)),
+            Op::Contains { shape } => format!("ST_Contains({column}, {})", wkt(shape)),
+        }
+    }
+}
 
 fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     let [column] = index.columns[..] else {

@@ -1,5 +1,6 @@
 //! Full text (`fulltext`): Boolean queries over analysed words, and their BM25 rank.
 
+use std::fmt;
 use std::sync::Arc;
 
 use nodedb_types::schema::{Collection, Index};
@@ -42,8 +43,39 @@ pub static CONTRACT: Contract = Contract {
     aliases: &[],
     check_index,
     predicate,
+    both: |_, _| None,
     rank,
 };
+
+impl Op {
+    pub(super) fn show(&self, columns: &[&str]) -> String {
+        match columns {
+            [column] => format!("{column} matches {}", self.query),
+            columns => format!("({}) matches {}", columns.join(", "), self.query),
+        }
+    }
+}
+
+/// The query as it could have been written.
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = |terms: &[Query], word: &str| {
+            for (i, term) in terms.iter().enumerate() {
+                f.write_str(if i == 0 { "(" } else { word })?;
+                write!(f, "{term}")?;
+            }
+            f.write_str(")")
+        };
+        match self {
+            Query::And(terms) => list(terms, " AND "),
+            Query::Or(terms) => list(terms, " OR "),
+            Query::Word(word) => f.write_str(word),
+            Query::Prefix(start) => write!(f, "{start}*"),
+            Query::Phrase(words) => write!(f, "\"{words}\""),
+            Query::Not(inner) => write!(f, "NOT {inner}"),
+        }
+    }
+}
 
 fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
     for &column in &index.columns {

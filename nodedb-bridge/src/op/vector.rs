@@ -21,6 +21,7 @@ pub static CONTRACT: Contract = Contract {
     aliases: &[],
     check_index,
     predicate: |_, _, _| Ok(None),
+    both: |_, _| None,
     rank,
 };
 

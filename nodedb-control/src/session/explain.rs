@@ -7,7 +7,7 @@ use futures::StreamExt;
 use nodedb_bridge::plan::{LeafReport, Output};
 use nodedb_bridge::reply::Frame;
 use nodedb_query::plan::{Plan, SetPlan};
-use nodedb_query::{Analyzed, Bound, Reports};
+use nodedb_query::{Analyzed, Bound, LeafRun, Reports};
 use nodedb_types::{Failure, Result, Value};
 
 use super::cancel::Limits;
@@ -82,7 +82,7 @@ async fn run(
             Ok(Analyzed {
                 rows,
                 elapsed_ns: 0,
-                reports: reports.take(),
+                runs: reports.take(),
             })
         }
         Plan::Get(_) => {
@@ -122,11 +122,11 @@ async fn run_set(caller: &Caller, plan: SetPlan) -> Result<Analyzed> {
     });
     type Part = (Vec<RecordBatch>, u64, Option<Box<LeafReport>>);
     let parts: Result<Vec<Part>> = futures::future::join_all(parts).await.into_iter().collect();
-    let (mut streams, mut count, mut reports) = (Vec::new(), 0, Vec::new());
+    let (mut streams, mut count, mut runs) = (Vec::new(), 0, Vec::new());
     for (batches, n, report) in parts? {
         streams.push(batches);
         count += n;
-        reports.extend(report.map(|r| (plan.collection.name.clone(), *r)));
+        runs.extend(report.map(|r| LeafRun::of_plan(*r)));
     }
     let rows = match (&query.output, &plan.merge) {
         (Output::Count, _) => {
@@ -153,6 +153,6 @@ async fn run_set(caller: &Caller, plan: SetPlan) -> Result<Analyzed> {
     Ok(Analyzed {
         rows,
         elapsed_ns: 0,
-        reports,
+        runs,
     })
 }

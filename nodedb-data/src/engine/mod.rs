@@ -92,8 +92,10 @@ pub struct Ranked {
     /// k-th. Equal scores stand in any order. Rows without a score are left out. A score is
     /// never NaN unless the measure itself is, and then it is worst.
     pub rows: Vec<(f64, u32)>,
-    /// How it was done, for people, such as `scan of 120 rows`.
-    pub how: String,
+    /// How it was done, for people, such as `scan`.
+    pub how: &'static str,
+    /// Rows that were scored for it.
+    pub scored: u64,
 }
 
 /// Where a row stands in an order: order bytes, surrogate.

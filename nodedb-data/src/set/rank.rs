@@ -9,6 +9,7 @@
 //! score come last, by key.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 use nodedb_bridge::op::EngineRank;
 use nodedb_bridge::plan::RankSpec;
@@ -85,7 +86,8 @@ struct Found<'a> {
     /// because their scores are worse than what it gave.
     unscored: Vec<RowSet>,
     held: Held<'a>,
-    hows: Vec<String>,
+    /// Rows scored, by how.
+    hows: BTreeMap<&'static str, u64>,
 }
 
 impl Found<'_> {
@@ -110,15 +112,16 @@ pub(super) async fn send(
         scored: 0,
         unscored: Vec::new(),
         held: Held::new(cx),
-        hows: Vec::new(),
+        hows: BTreeMap::new(),
     };
     let mut set_rows = 0;
     for (at, part) in parts.iter().enumerate() {
         set_rows += rank_part(cx, at, part, spec, sender.limit(), &mut found).await?;
     }
-    let mut hows = std::mem::take(&mut found.hows);
-    hows.sort_unstable();
-    hows.dedup();
+    let hows: Vec<String> = std::mem::take(&mut found.hows)
+        .into_iter()
+        .map(|(how, rows)| format!("{how} of {rows} rows"))
+        .collect();
     let scored = found.scored;
     let unscored = std::mem::take(&mut found.unscored);
     let mut sorted = finish(cx, found.sorter).await?.peekable();
@@ -230,11 +233,11 @@ async fn rank_part(
                 found.add(cx, scored(score, row))?;
                 cx.spend(1).await?;
             }
-            found.hows.push(ranked.how);
+            *found.hows.entry(ranked.how).or_default() += ranked.scored;
             Scorer::Index { engine, ranking }
         }
         None => {
-            found.hows.push(format!("scores of {rows} rows"));
+            *found.hows.entry("scores").or_default() += rows;
             set.changed.union(&std::mem::take(&mut set.steady));
             Scorer::of_columns(&spec.rank, &part.collection)?
         }

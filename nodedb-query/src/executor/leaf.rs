@@ -15,14 +15,14 @@ use datafusion::common::Result;
 use datafusion::logical_expr::{Expr as DfExpr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use nodedb_bridge::plan::{Get, Order, SetQuery};
+use nodedb_bridge::plan::{Get, LeafReport, Order, SetQuery};
 use nodedb_types::arrow_map::arrow_type;
 use nodedb_types::{DataType, Failure};
 
 use super::error::wrap;
 use super::expression::{name, raise};
 use super::stream::{Batches, StreamExec};
-use super::{LeafItem, LeafStream, Reports, RunContext};
+use super::{LeafItem, LeafRun, LeafStream, Reports, RunContext};
 use crate::expr::{ColumnId, Expr, eval};
 use crate::plan::{Environment, Merge};
 use crate::rel::Scan;
@@ -164,10 +164,10 @@ impl TableProvider for LeafTable {
         }
         let read = self.read(conjuncts, &shown, limit).map_err(wrap)?;
         let label = format!("LeafExec: {}", self.scan.collection.name);
-        let (context, leaf) = (self.context.clone(), self.scan.collection.name.clone());
+        let (context, leaf) = (self.context.clone(), self.scan.columns.first().copied());
         let read = Arc::new(read);
         Ok(StreamExec::plan(label, schema_of(&shown), move || {
-            read.open(context.clone(), leaf.clone())
+            read.open(context.clone(), leaf)
         }))
     }
 }
@@ -225,11 +225,18 @@ enum ReadSource {
 }
 
 impl Read {
-    fn open(&self, context: RunContext, leaf: String) -> Batches {
-        let reports = context.explain.clone();
+    fn open(&self, context: RunContext, leaf: Option<ColumnId>) -> Batches {
+        let mut watched = context.explain.clone().map(|reports| Watched {
+            reports,
+            leaf,
+            query: None,
+        });
         let opened = match self.source.clone() {
             ReadSource::Query(mut query) => {
-                query.explain = reports.is_some();
+                query.explain = watched.is_some();
+                if let Some(watched) = &mut watched {
+                    watched.query = Some(Arc::new(query.clone()));
+                }
                 context.leaves.query(query)
             }
             ReadSource::Get(get) => context.leaves.get(get),
@@ -238,7 +245,7 @@ impl Read {
         let mut left = self.limit;
         opened
             .map(move |streams| match streams {
-                Ok(streams) => batches(streams, reports, leaf).boxed(),
+                Ok(streams) => batches(streams, watched).boxed(),
                 Err(failure) => stream::once(async move { Err(failure) }).boxed(),
             })
             .flatten_stream()
@@ -252,18 +259,35 @@ impl Read {
     }
 }
 
+/// A leaf whose work is to be shown.
+#[derive(Clone)]
+struct Watched {
+    reports: Reports,
+    leaf: Option<ColumnId>,
+    query: Option<Arc<SetQuery>>,
+}
+
+impl Watched {
+    fn push(&self, report: LeafReport) {
+        self.reports.push(LeafRun {
+            leaf: self.leaf,
+            query: self.query.clone(),
+            report,
+        });
+    }
+}
+
 /// The batches of all cores as they come.
 fn batches(
     streams: Vec<LeafStream>,
-    reports: Option<Reports>,
-    leaf: String,
+    watched: Option<Watched>,
 ) -> impl futures::Stream<Item = nodedb_types::Result<RecordBatch>> + Send {
     stream::select_all(streams).filter_map(move |item| {
         let kept = match item {
             Ok(LeafItem::Batch(batch)) => Some(Ok(batch)),
             Ok(LeafItem::Report(report)) => {
-                if let Some(reports) = &reports {
-                    reports.push(leaf.clone(), *report);
+                if let Some(watched) = &watched {
+                    watched.push(*report);
                 }
                 None
             }
@@ -296,23 +320,27 @@ pub(super) struct Ready {
     pub expressions: Vec<Expr>,
     pub offset: u64,
     pub limit: Option<u64>,
-    pub leaf: String,
+    /// See [`LeafRun`].
+    pub leaf: Option<ColumnId>,
 }
 
 impl Ready {
     /// Rows in order, cut to the limit.
     pub(super) fn open(self: Arc<Self>, context: RunContext) -> Batches {
-        let reports = context.explain.clone();
         let mut query = self.query.clone();
-        query.explain = reports.is_some();
+        query.explain = context.explain.is_some();
+        let watched = context.explain.clone().map(|reports| Watched {
+            reports,
+            leaf: self.leaf,
+            query: Some(Arc::new(query.clone())),
+        });
         let ready = self.clone();
         let opened = context.leaves.query(query);
         async move {
             let streams = opened.await?;
             let mut cores = Vec::new();
             for core in streams {
-                let reports = reports.clone();
-                let rows = batches(vec![core], reports, ready.leaf.clone());
+                let rows = batches(vec![core], watched.clone());
                 cores.push(rows.try_collect::<Vec<_>>().boxed());
             }
             let cores = futures::future::try_join_all(cores).await?;
@@ -352,11 +380,14 @@ impl Ready {
 
     /// One row with the sum of the cores' counts.
     pub(super) fn count(self: Arc<Self>, context: RunContext, columns: usize) -> Batches {
-        let reports = context.explain.clone();
         let mut query = self.query.clone();
-        query.explain = reports.is_some();
+        query.explain = context.explain.is_some();
+        let watched = context.explain.clone().map(|reports| Watched {
+            reports,
+            leaf: self.leaf,
+            query: Some(Arc::new(query.clone())),
+        });
         let opened = context.leaves.query(query);
-        let leaf = self.leaf.clone();
         stream::once(async move {
             let mut items = stream::select_all(opened.await?);
             let mut total = 0u64;
@@ -364,8 +395,8 @@ impl Ready {
                 match item? {
                     LeafItem::Count(count) => total += count,
                     LeafItem::Report(report) => {
-                        if let Some(reports) = &reports {
-                            reports.push(leaf.clone(), *report);
+                        if let Some(watched) = &watched {
+                            watched.push(*report);
                         }
                     }
                     LeafItem::Batch(_) => {

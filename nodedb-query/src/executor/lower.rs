@@ -219,7 +219,8 @@ impl Lowering {
         let Some(chain) = chain_of(rel) else {
             return Ok(None);
         };
-        let leaf = chain.scan.collection.name.clone();
+        let leaf = chain.scan.columns.first().copied();
+        let name = &chain.scan.collection.name;
         let context = self.context.clone();
         if let Some(counts) = &chain.count {
             let mut sources = Sources::new(&chain.scan);
@@ -243,7 +244,7 @@ impl Lowering {
             });
             let columns: Vec<_> = counts.iter().map(|id| (*id, DataType::Int8)).collect();
             let width = columns.len();
-            let label = format!("count of {}", ready.leaf);
+            let label = format!("count of {name}");
             let plan = self.stream(&label, &columns, move || {
                 ready.clone().count(context.clone(), width)
             })?;
@@ -274,7 +275,7 @@ impl Lowering {
             limit: chain.limit,
             leaf,
         });
-        let label = format!("top of {}", ready.leaf);
+        let label = format!("top of {name}");
         self.stream(&label, &columns, move || {
             ready.clone().open(context.clone())
         })

@@ -31,6 +31,7 @@ use nodedb_types::Result;
 
 use crate::bind::Query;
 use crate::catalog::ResultColumn;
+use crate::expr::ColumnId;
 use crate::plan::Environment;
 
 pub use threads::{Executor, ExecutorConfig, RowStream};
@@ -80,19 +81,41 @@ pub struct RunContext {
     pub explain: Option<Reports>,
 }
 
+/// What one core did for one leaf.
+#[derive(Debug, Clone)]
+pub struct LeafRun {
+    /// The first column of the leaf's scan, which no other leaf of the plan has; `None` where the
+    /// plan is one set query.
+    pub(crate) leaf: Option<ColumnId>,
+    /// What the core was asked; `None` for rows by key.
+    pub(crate) query: Option<Arc<SetQuery>>,
+    pub report: LeafReport,
+}
+
+impl LeafRun {
+    /// For a plan that is one set query.
+    pub fn of_plan(report: LeafReport) -> LeafRun {
+        LeafRun {
+            leaf: None,
+            query: None,
+            report,
+        }
+    }
+}
+
 /// Collects what each leaf did, for `EXPLAIN ANALYZE`.
 #[derive(Clone, Default)]
-pub struct Reports(Arc<Mutex<Vec<(String, LeafReport)>>>);
+pub struct Reports(Arc<Mutex<Vec<LeafRun>>>);
 
 impl Reports {
-    pub(crate) fn push(&self, leaf: String, report: LeafReport) {
-        if let Ok(mut reports) = self.0.lock() {
-            reports.push((leaf, report));
+    pub(crate) fn push(&self, run: LeafRun) {
+        if let Ok(mut runs) = self.0.lock() {
+            runs.push(run);
         }
     }
 
-    /// Reports by leaf, in the order in which they came.
-    pub fn take(&self) -> Vec<(String, LeafReport)> {
+    /// Everything so far, in the order in which it came.
+    pub fn take(&self) -> Vec<LeafRun> {
         self.0
             .lock()
             .map(|mut r| std::mem::take(&mut *r))

@@ -76,6 +76,11 @@ impl<'a> Sources<'a> {
     fn junction(&mut self, terms: Vec<Expr>, and: bool) -> Result<SetExpr> {
         let mut sets = Vec::new();
         let mut plain = Vec::new();
+        let (met, terms) = match and {
+            true => self.met(terms)?,
+            false => (Vec::new(), terms),
+        };
+        sets.extend(met);
         for term in terms {
             if self.asks_index(&term)? || term.constant().is_some() {
                 sets.push(self.set_of(term)?);
@@ -100,6 +105,33 @@ impl<'a> Sources<'a> {
             _ if and => SetExpr::And(sets),
             _ => SetExpr::Or(sets),
         })
+    }
+
+    /// Of conditions that must all be met, those that one op of an index answers together, such as
+    /// the two bounds of a range; and the other conditions.
+    fn met(&mut self, terms: Vec<Expr>) -> Result<(Vec<SetExpr>, Vec<Expr>)> {
+        let mut sets = Vec::new();
+        let mut rest: Vec<(Expr, Option<Source>)> = Vec::new();
+        for term in terms {
+            let source = self.index_source(&term)?;
+            let pair = source.as_ref().and_then(|source| {
+                let joined = |(at, (_, earlier)): (usize, &(Expr, Option<Source>))| {
+                    Some((at, both(earlier.as_ref()?, source, self.scan)?))
+                };
+                rest.iter().enumerate().find_map(joined)
+            });
+            match pair {
+                Some((at, source)) => {
+                    let (earlier, _) = rest.remove(at);
+                    let shown = format!("{earlier:?} AND {term:?}");
+                    let known = self.shown.iter().position(|s| *s == shown);
+                    let at = known.unwrap_or_else(|| self.add(source, shown));
+                    sets.push(SetExpr::Source(at));
+                }
+                None => rest.push((term, source)),
+            }
+        }
+        Ok((sets, rest.into_iter().map(|(term, _)| term).collect()))
     }
 
     fn expression(&mut self, e: Expr) -> Result<SetExpr> {
@@ -188,4 +220,24 @@ impl<'a> Sources<'a> {
         let source = self.extra_source(extra)?;
         Ok(source.map(|source| self.add(source, shown)))
     }
+}
+
+/// The source for both of two conditions on the same index.
+fn both(a: &Source, b: &Source, scan: &Scan) -> Option<Source> {
+    let (
+        Source::Index { index, op: first },
+        Source::Index {
+            index: other,
+            op: second,
+        },
+    ) = (a, b)
+    else {
+        return None;
+    };
+    let found = scan
+        .indexes
+        .iter()
+        .find(|i| i.id == *index && i.id == *other)?;
+    let op = (contract(&found.method)?.both)(first, second)?;
+    Some(Source::Index { index: *index, op })
 }

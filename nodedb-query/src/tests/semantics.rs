@@ -421,8 +421,21 @@ fn explain_names_sets_and_order() {
     assert_eq!(lines[0], "Set Query on packages");
     let text = lines.join("\n");
     assert!(text.contains("ranked by packages_meaning (hnsw)"), "{text}");
-    assert!(text.contains("in (1) by packages_tenant (btree)"), "{text}");
+    assert!(
+        text.contains("tenant_id = 1 by packages_tenant (btree)"),
+        "{text}"
+    );
     assert!(text.contains("(size > 3) by rows"), "{text}");
+    let range = "SELECT id FROM packages WHERE tenant_id BETWEEN 1 AND 3 OR tenant_id > 7 AND 9 >= tenant_id";
+    let plan = db.plan(range, &[]).unwrap();
+    let text = crate::explain(&plan, db.catalog.as_ref(), None).join("\n");
+    for one in [
+        "Set: (1 OR 2)",
+        "Source 1: tenant_id >= 1 AND tenant_id <= 3 by",
+        "Source 2: tenant_id > 7 AND tenant_id <= 9 by",
+    ] {
+        assert!(text.contains(one), "{text}");
+    }
 }
 
 #[test]

@@ -244,7 +244,7 @@ impl Run {
                     (next, units)
                 }
                 Stage::Rest(positive, from) => self.add_rest(corpus, allowed, positive, from),
-                Stage::Sorting => return self.poll_sorted(allowed, turn),
+                Stage::Sorting => return self.poll_sorted(turn),
             };
             self.stage = next;
             if !turn.spend(units) {
@@ -303,11 +303,12 @@ impl Run {
         (next.unwrap_or(Stage::Sorting), units)
     }
 
-    fn poll_sorted(&mut self, allowed: &RowSet, turn: &Turn<'_>) -> Poll<Ranked> {
+    fn poll_sorted(&mut self, turn: &Turn<'_>) -> Poll<Ranked> {
         match self.top.poll_sorted(turn) {
             Poll::Ready(rows) => Poll::Ready(Ranked {
                 rows,
-                how: format!("bm25 of {} of {} rows", self.scored, allowed.len()),
+                how: "bm25",
+                scored: self.scored,
             }),
             Poll::Pending => Poll::Pending,
         }

@@ -384,8 +384,11 @@ impl Engine for Vectors {
         turn: &Turn<'_>,
     ) -> Poll<Result<Ranked>> {
         ranking.scan(self, allowed, k, turn).map(|rows| {
-            let how = format!("scan of {} rows", ranking.scored);
-            Ok(Ranked { rows, how })
+            Ok(Ranked {
+                rows,
+                how: "scan",
+                scored: ranking.scored,
+            })
         })
     }
 

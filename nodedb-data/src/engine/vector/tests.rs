@@ -354,7 +354,7 @@ fn no_direction_is_farther_than_everything_but_not_forgotten() {
             |turn| index.poll_rank(&mut ranking, &allowed, k, turn),
             || {},
         );
-        assert_eq!(ranked.how, "scan of 4 rows");
+        assert_eq!((ranked.how, ranked.scored), ("scan", 4));
         ranked.rows
     };
     assert_eq!(best(2), [(0.0, 4), (2.0, 2)]);

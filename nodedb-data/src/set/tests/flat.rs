@@ -127,7 +127,8 @@ impl Engine for Flat {
         }
         Poll::Ready(Ok(Ranked {
             rows,
-            how: "scan".to_owned(),
+            how: "scan",
+            scored: allowed.len(),
         }))
     }
 
