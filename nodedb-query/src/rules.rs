@@ -7,6 +7,7 @@
 //! ordered index. What does not fit goes to the relational executor, whose leaves are made here too
 //! ([`leaf`]).
 
+mod key_read;
 mod leaf;
 mod scalar;
 mod source;
@@ -28,6 +29,7 @@ use crate::plan::{
 };
 use crate::rel::{AggregateKind, ColumnId, Extra, Rel, Scan, SortKey};
 
+pub(crate) use key_read::KeyRead;
 pub(crate) use leaf::{Leaf, LeafPlan, plan_leaf};
 pub(crate) use source::Sources;
 

@@ -59,7 +59,8 @@ pub struct Bound {
 }
 
 enum Template {
-    Query(Query),
+    /// With what is known of its plan beforehand, if it is a read by key.
+    Query(Box<Query>, Option<rules::KeyRead>),
     Write(Box<write::WriteTemplate>),
 }
 
@@ -85,7 +86,12 @@ pub fn bind(
             let mut query = binder.query(query)?;
             binder.attach_extras(&mut query.rel);
             let columns = query.columns.iter().map(|(_, c)| c.clone()).collect();
-            (Command::Select, Template::Query(query), columns)
+            let key_read = rules::KeyRead::of(&query);
+            (
+                Command::Select,
+                Template::Query(Box::new(query), key_read),
+                columns,
+            )
         }
         ast::Statement::Insert(insert) => binder.insert(insert)?,
         ast::Statement::Update(update) => binder.update(update)?,
@@ -136,7 +142,14 @@ impl Bound {
         }
         let given = Given::new(parameters, environment);
         match &self.template {
-            Template::Query(query) => rules::plan_query(query.clone(), &given),
+            Template::Query(query, key_read) => {
+                if let Some(read) = key_read
+                    && let Some(plan) = read.instantiate(&given)?
+                {
+                    return Ok(Plan::Get(plan));
+                }
+                rules::plan_query((**query).clone(), &given)
+            }
             Template::Write(write) => write.instantiate(&given),
         }
     }

@@ -88,6 +88,12 @@ impl BatchBuilder {
     }
 }
 
+/// Rows that a new column has room for. Arrow's own builders begin with room for 1024, which for
+/// the one row of a read by key costs more than the row.
+const ROWS: usize = 8;
+/// Bytes that a new column of texts has room for.
+const BYTES: usize = 256;
+
 enum ColumnBuilder {
     Bool(BooleanBuilder),
     Int2(PrimitiveBuilder<Int16Type>),
@@ -113,37 +119,41 @@ impl ColumnBuilder {
     fn new(data_type: &DataType) -> ColumnBuilder {
         let arrow = arrow_type(data_type);
         match data_type {
-            DataType::Bool => ColumnBuilder::Bool(BooleanBuilder::new()),
-            DataType::Int2 => ColumnBuilder::Int2(PrimitiveBuilder::new()),
-            DataType::Int4 => ColumnBuilder::Int4(PrimitiveBuilder::new()),
-            DataType::Int8 => ColumnBuilder::Int8(PrimitiveBuilder::new()),
-            DataType::Float4 => ColumnBuilder::Float4(PrimitiveBuilder::new()),
-            DataType::Float8 => ColumnBuilder::Float8(PrimitiveBuilder::new()),
+            DataType::Bool => ColumnBuilder::Bool(BooleanBuilder::with_capacity(ROWS)),
+            DataType::Int2 => ColumnBuilder::Int2(PrimitiveBuilder::with_capacity(ROWS)),
+            DataType::Int4 => ColumnBuilder::Int4(PrimitiveBuilder::with_capacity(ROWS)),
+            DataType::Int8 => ColumnBuilder::Int8(PrimitiveBuilder::with_capacity(ROWS)),
+            DataType::Float4 => ColumnBuilder::Float4(PrimitiveBuilder::with_capacity(ROWS)),
+            DataType::Float8 => ColumnBuilder::Float8(PrimitiveBuilder::with_capacity(ROWS)),
             DataType::Numeric(Some((precision, scale))) => ColumnBuilder::Decimal(
-                PrimitiveBuilder::new().with_data_type(arrow),
+                PrimitiveBuilder::with_capacity(ROWS).with_data_type(arrow),
                 *precision,
                 *scale,
             ),
-            DataType::Numeric(None) => {
-                ColumnBuilder::OpenDecimal(PrimitiveBuilder::new().with_data_type(arrow))
+            DataType::Numeric(None) => ColumnBuilder::OpenDecimal(
+                PrimitiveBuilder::with_capacity(ROWS).with_data_type(arrow),
+            ),
+            DataType::Text(_) | DataType::Jsonb => {
+                ColumnBuilder::Text(StringBuilder::with_capacity(ROWS, BYTES))
             }
-            DataType::Text(_) | DataType::Jsonb => ColumnBuilder::Text(StringBuilder::new()),
             DataType::Bytea | DataType::Geometry(_) | DataType::Geography(_) => {
-                ColumnBuilder::Bytes(BinaryBuilder::new())
+                ColumnBuilder::Bytes(BinaryBuilder::with_capacity(ROWS, BYTES))
             }
-            DataType::Uuid => ColumnBuilder::Uuid(FixedSizeBinaryBuilder::new(16)),
-            DataType::Date => ColumnBuilder::Date(PrimitiveBuilder::new()),
-            DataType::Timestamp | DataType::TimestampTz => {
-                ColumnBuilder::Timestamp(PrimitiveBuilder::new().with_data_type(arrow))
-            }
-            DataType::Interval => ColumnBuilder::Interval(PrimitiveBuilder::new()),
+            DataType::Uuid => ColumnBuilder::Uuid(FixedSizeBinaryBuilder::with_capacity(ROWS, 16)),
+            DataType::Date => ColumnBuilder::Date(PrimitiveBuilder::with_capacity(ROWS)),
+            DataType::Timestamp | DataType::TimestampTz => ColumnBuilder::Timestamp(
+                PrimitiveBuilder::with_capacity(ROWS).with_data_type(arrow),
+            ),
+            DataType::Interval => ColumnBuilder::Interval(PrimitiveBuilder::with_capacity(ROWS)),
             DataType::Vector(Some(n)) => {
-                let elements = Float32Builder::new();
-                let lists = FixedSizeListBuilder::new(elements, i32::from(*n)).with_field(item());
+                let elements = Float32Builder::with_capacity(usize::from(*n));
+                let lists = FixedSizeListBuilder::with_capacity(elements, i32::from(*n), ROWS);
+                let lists = lists.with_field(item());
                 ColumnBuilder::Vector(lists, usize::from(*n))
             }
             DataType::Vector(None) => {
-                let lists = ListBuilder::new(Float32Builder::new()).with_field(item());
+                let lists = ListBuilder::with_capacity(Float32Builder::with_capacity(0), ROWS);
+                let lists = lists.with_field(item());
                 ColumnBuilder::OpenVector(lists)
             }
         }
