@@ -172,8 +172,12 @@ impl ReplyReader {
 
 impl Drop for ReplyReader {
     fn drop(&mut self) {
-        self.header.cancelled.store(true, Ordering::SeqCst);
-        self.header.core.notify();
+        // After the last frame the writer has gone as a rule, and a sleeping core is not woken to
+        // hear that its answer was read.
+        if !self.header.writer_gone.load(Ordering::Acquire) {
+            self.header.cancelled.store(true, Ordering::SeqCst);
+            self.header.core.notify();
+        }
     }
 }
 

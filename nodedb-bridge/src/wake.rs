@@ -56,11 +56,10 @@ impl Wake {
         fence(Ordering::SeqCst);
     }
 
-    /// Owner's side: it does not sleep (any more). Swallows a pending wake.
+    /// Owner's side: it does not sleep (any more). A wake that is on its way stays in the eventfd
+    /// for whoever waits on that to swallow; at worst the next wait ends at once.
     pub fn awake(&self) {
-        if !self.sleeping.swap(false, Ordering::AcqRel) {
-            self.drain();
-        }
+        self.sleeping.store(false, Ordering::Relaxed);
     }
 
     /// Empties the eventfd without waiting.

@@ -29,7 +29,7 @@ use crate::config::{Config, IoSetting};
 use crate::data_dir::DataDir;
 use crate::time::MachineTime;
 
-/// How long a reader polls for its answer before it parks, nanoseconds, where processors are many.
+/// How long a worker without work polls before it parks, nanoseconds, where processors are many.
 const SPIN_NS: u64 = 5_000;
 
 /// Where clients reach a node.

@@ -40,7 +40,7 @@ impl Dispatcher {
         mut take: impl FnMut(Frame) -> Result<()>,
     ) -> Result<Option<Box<LeafReport>>> {
         loop {
-            match self.next(&mut reader).await {
+            match reader.next().await {
                 Some(Frame::End(report)) => return Ok(report),
                 Some(Frame::Failed(failure)) => return Err(failure),
                 Some(frame) => take(frame)?,

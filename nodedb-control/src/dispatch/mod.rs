@@ -6,6 +6,10 @@
 //! The number of open streams is kept exactly: the dispatcher holds every stream's header, and one
 //! that nobody else holds any more is closed, so the doorbell rings can never overflow (B1).
 //!
+//! Cores are woken in batches: a send notes that its core is owed a wake, and a task of the worker
+//! wakes those cores when the tasks that were ready before it have run. Statements that arrived
+//! together thus reach a sleeping core together, at the price of one wake.
+//!
 //! [`collect`] reads answers whole, [`leaf`] serves threads that own no ring, [`upcall`] answers
 //! what cores ask for.
 
@@ -15,11 +19,11 @@ pub mod upcall;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use nodedb_bridge::reply::{self, Frame, Header, ReplyReader};
+use nodedb_bridge::reply::{self, Header, ReplyReader};
 use nodedb_bridge::request::{Op, Request, Statement};
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::WorkerEnds;
@@ -42,10 +46,10 @@ struct Inner {
     streams_max: usize,
     /// Those who wait for room.
     waiting: RefCell<Vec<Waker>>,
+    /// The task that wakes cores, while no core is owed a wake.
+    ringer: Cell<Option<Waker>>,
     /// Counts the pump's runs that woke somebody.
     news: Cell<u64>,
-    /// How long a reader polls before it parks, nanoseconds; 0 where processors are few.
-    spin_ns: u64,
     runtime: Rc<dyn Runtime>,
 }
 
@@ -53,6 +57,8 @@ struct Inner {
 struct Lane {
     requests: RefCell<rtrb::Producer<Request>>,
     wake: Arc<Wake>,
+    /// Something was sent since the core was last woken.
+    owes_wake: Cell<bool>,
     streams: RefCell<Streams>,
 }
 
@@ -75,13 +81,11 @@ impl Streams {
 
 impl Dispatcher {
     /// `ends`: the worker's rings, of which the pump and the upcalls stay with the caller.
-    /// `spin_ns`: how long a reader polls before it parks; 0 parks at once.
     pub fn new(
         worker: u16,
         requests: Vec<rtrb::Producer<Request>>,
         core_wakes: Vec<Arc<Wake>>,
         streams_max: usize,
-        spin_ns: u64,
         runtime: Rc<dyn Runtime>,
     ) -> Dispatcher {
         assert_eq!(requests.len(), core_wakes.len(), "one wake per core");
@@ -91,25 +95,27 @@ impl Dispatcher {
             .map(|(requests, wake)| Lane {
                 requests: RefCell::new(requests),
                 wake,
+                owes_wake: Cell::new(false),
                 streams: RefCell::default(),
             })
             .collect();
-        Dispatcher(Rc::new(Inner {
+        let inner = Rc::new(Inner {
             worker,
             lanes,
             streams_max,
             waiting: RefCell::default(),
+            ringer: Cell::default(),
             news: Cell::new(0),
-            spin_ns,
             runtime,
-        }))
+        });
+        inner.runtime.spawn(Box::pin(ring(Rc::downgrade(&inner))));
+        Dispatcher(inner)
     }
 
     /// Takes the request rings out of `ends`; what is left is the worker's pump and upcalls.
     pub fn of_ends(
         ends: &mut WorkerEnds,
         streams_max: usize,
-        spin_ns: u64,
         runtime: Rc<dyn Runtime>,
     ) -> Dispatcher {
         Dispatcher::new(
@@ -117,7 +123,6 @@ impl Dispatcher {
             std::mem::take(&mut ends.requests),
             ends.core_wakes.clone(),
             streams_max,
-            spin_ns,
             runtime,
         )
     }
@@ -175,7 +180,12 @@ impl Dispatcher {
             reply: writer,
         });
         assert!(pushed.is_ok(), "the ring had a slot and has one producer");
-        lane.wake.notify();
+        // Whoever is owed one already has the ringer on its way.
+        if !lane.owes_wake.replace(true)
+            && let Some(ringer) = self.0.ringer.take()
+        {
+            ringer.wake();
+        }
         Ok(reader)
     }
 
@@ -190,23 +200,6 @@ impl Dispatcher {
             readers.push(self.send(core, statement, op(core)).await);
         }
         readers
-    }
-
-    /// The stream's next frame; polls for a moment before it parks, where that is worth it.
-    pub async fn next(&self, reader: &mut ReplyReader) -> Option<Frame> {
-        if self.0.spin_ns > 0 {
-            let until = self.0.runtime.now_ns() + self.0.spin_ns;
-            loop {
-                if let Some(frame) = reader.take() {
-                    return Some(frame);
-                }
-                if self.0.runtime.now_ns() >= until {
-                    break;
-                }
-                std::hint::spin_loop();
-            }
-        }
-        reader.next().await
     }
 
     /// Called by the worker's pump when it has woken readers: whoever waits for room looks again.
@@ -230,4 +223,21 @@ impl Dispatcher {
         let deadline = self.0.runtime.now_ns() + FULL_RETRY_NS;
         let _ = runtime::until(&*self.0.runtime, Some(deadline), told).await;
     }
+}
+
+/// Wakes the cores that are owed a wake, whenever there are some; ends with the dispatcher.
+async fn ring(inner: Weak<Inner>) {
+    poll_fn(|cx| {
+        let Some(inner) = inner.upgrade() else {
+            return Poll::Ready(());
+        };
+        for lane in &inner.lanes {
+            if lane.owes_wake.replace(false) {
+                lane.wake.notify();
+            }
+        }
+        inner.ringer.set(Some(cx.waker().clone()));
+        Poll::Pending
+    })
+    .await;
 }

@@ -25,7 +25,8 @@ pub type Job = Box<dyn FnOnce(Rc<Worker>) -> LocalBoxFuture<'static, ()> + Send>
 pub struct PoolConfig {
     /// Streams that a worker may have open towards one core; what its doorbell ring holds.
     pub streams_max: usize,
-    /// How long a reader polls before it parks, nanoseconds; 0 where processors are few.
+    /// How long a worker without work polls before it parks, nanoseconds; 0 where processors are
+    /// few.
     pub spin_ns: u64,
 }
 
@@ -137,13 +138,19 @@ fn run(
     local.block_on(&runtime, async move {
         let tasks = TokioRuntime::new(node.clock.time().clone());
         let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
-        let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, config.spin_ns, tasks);
+        let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, tasks);
         let slot = snapshots.slot(index as usize);
         let worker = Worker::new(node, index, dispatcher.clone(), slot);
         let asked = worker.clone();
-        let pump = pump(ends.pump, upcalls, dispatcher, move |call| {
-            upcall::answer(&asked, call);
-        });
+        let pump = pump(
+            ends.pump,
+            upcalls,
+            dispatcher,
+            config.spin_ns,
+            move |call| {
+                upcall::answer(&asked, call);
+            },
+        );
         tokio::task::spawn_local(async move {
             pump.await.expect("a worker can watch its eventfd");
         });

@@ -22,11 +22,13 @@ impl AsRawFd for Watched {
 }
 
 /// Runs until it is dropped. `upcalls`: by core, on the first worker; each is given to
-/// `on_upcall`. Fails when Tokio cannot watch the eventfd.
+/// `on_upcall`. `spin_ns`: how long it goes on looking before it sleeps; the worker's sockets and
+/// other tasks have their turns in between. Fails when Tokio cannot watch the eventfd.
 pub async fn pump(
     mut bells: Pump,
     mut upcalls: Vec<rtrb::Consumer<Upcall>>,
     dispatcher: Dispatcher,
+    spin_ns: u64,
     mut on_upcall: impl FnMut(Upcall),
 ) -> io::Result<()> {
     let wake = bells.wake().clone();
@@ -48,12 +50,23 @@ pub async fn pump(
         }
         news > 0
     };
+    let runtime = dispatcher.runtime().clone();
+    let mut idle_since = None;
     loop {
         if look(&mut bells) {
+            idle_since = None;
             // The readers that were just woken run before the next look.
             tokio::task::yield_now().await;
             continue;
         }
+        if spin_ns > 0 {
+            let now = runtime.now_ns();
+            if now - *idle_since.get_or_insert(now) < spin_ns {
+                tokio::task::yield_now().await;
+                continue;
+            }
+        }
+        idle_since = None;
         wake.prepare_sleep();
         if look(&mut bells) {
             wake.awake();
@@ -61,9 +74,8 @@ pub async fn pump(
             continue;
         }
         let mut ready = watched.readable().await?;
-        // Readiness is cleared before the counter, so that a wake between the two is seen.
+        // Tokio watches edges: each write of the eventfd is told, so its counter is never emptied.
         ready.clear_ready();
         wake.awake();
-        wake.drain();
     }
 }

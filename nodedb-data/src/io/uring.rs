@@ -2,8 +2,9 @@
 //!
 //! The ring belongs to the thread that makes it (SINGLE_ISSUER, with DEFER_TASKRUN so that
 //! completions are worked on only when that thread asks); older kernels get a plain ring. The
-//! core's eventfd is watched by a poll operation in the ring, armed before each wait, so one
-//! system call parks for disk and rings.
+//! core's eventfd is watched by a poll operation in the ring, so one system call parks for disk and
+//! rings. The poll is one of many shots, each write of the eventfd being told once; its counter is
+//! never read then. Where the kernel knows no such polls it is armed before each wait.
 //!
 //! An operation is a [`Flight`] in a slab, whose index is the ring's user data. What the kernel
 //! reads or writes (buffers, paths) lives in the flight until its last completion has arrived:
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, opcode, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use nodedb_bridge::wake::Wake;
 
 use super::posix::{self, Done};
@@ -47,6 +48,8 @@ pub struct UringIo {
     next_file: u32,
     wake: Option<Arc<Wake>>,
     wake_armed: bool,
+    /// The kernel takes polls of many shots, as far as is known.
+    wake_multi: bool,
     /// Completions that needed no ring.
     ready: Vec<Completion>,
 }
@@ -164,6 +167,7 @@ impl UringIo {
             next_file: 0,
             wake,
             wake_armed: false,
+            wake_multi: true,
             ready: Vec::new(),
         })
     }
@@ -262,22 +266,25 @@ impl UringIo {
             match self.ring.submit() {
                 Ok(_) => return,
                 // Too many completions wait to be reaped, or a signal came: look and go on.
-                Err(error) if is_transient(&error) => self.collect(),
+                Err(error) if is_transient(&error) => {
+                    self.collect();
+                }
                 Err(error) => panic!("io_uring does not accept operations: {error}"),
             }
         }
     }
 
-    /// Takes the ring's completions.
-    fn collect(&mut self) {
+    /// Takes the ring's completions; true when the core was woken.
+    fn collect(&mut self) -> bool {
+        let mut woken = false;
         loop {
             let Some(entry) = self.ring.completion().next() else {
-                return;
+                return woken;
             };
             if entry.user_data() == WAKE {
-                self.wake_armed = false;
-                if let Some(wake) = &self.wake {
-                    wake.drain();
+                woken = true;
+                if !cqueue::more(entry.flags()) {
+                    self.wake_shot(entry.result());
                 }
             } else {
                 self.landed(
@@ -286,6 +293,15 @@ impl UringIo {
                     entry.result(),
                 );
             }
+        }
+    }
+
+    /// The poll of the eventfd is over, and one that is armed now must not see old writes.
+    fn wake_shot(&mut self, result: i32) {
+        self.wake_armed = false;
+        self.wake_multi &= result != -libc::EINVAL;
+        if let Some(wake) = &self.wake {
+            wake.drain();
         }
     }
 
@@ -327,8 +343,9 @@ impl UringIo {
         let Some(wake) = &self.wake else { return };
         if !self.wake_armed {
             let poll = opcode::PollAdd::new(Fd(wake.fd()), libc::POLLIN as u32);
+            let poll = poll.multi(self.wake_multi).build();
             self.wake_armed = true;
-            self.push(&[poll.build().user_data(WAKE)]);
+            self.push(&[poll.user_data(WAKE)]);
         }
     }
 }
@@ -377,8 +394,8 @@ impl Io for UringIo {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) {
-        self.collect();
-        if !self.ready.is_empty() {
+        // A wake that is taken here was rung after the core's last look at its rings.
+        if self.collect() || !self.ready.is_empty() {
             return;
         }
         self.arm_wake();
@@ -409,8 +426,12 @@ impl Drop for UringIo {
         // The kernel may still write to buffers of operations in flight.
         while self.in_flight > 0 {
             match self.ring.submit_and_wait(1) {
-                Ok(_) => self.collect(),
-                Err(error) if is_transient(&error) => self.collect(),
+                Ok(_) => {
+                    self.collect();
+                }
+                Err(error) if is_transient(&error) => {
+                    self.collect();
+                }
                 // Freeing memory that the kernel uses would be worse than losing it.
                 Err(_) => return std::mem::forget(std::mem::take(&mut self.flights)),
             }

@@ -135,7 +135,7 @@ impl Machine {
         let node = Node::new(facts, clock, None, fatal);
         let tasks = Tasks::new(self.time.clone());
         let upcalls = std::mem::take(&mut ends.upcalls);
-        let dispatcher = Dispatcher::of_ends(&mut ends, depths.streams, 0, tasks.clone());
+        let dispatcher = Dispatcher::of_ends(&mut ends, depths.streams, tasks.clone());
         let worker = Worker::new(node, ends.worker, dispatcher, snapshots.slot(0));
         Server {
             cores: cores_of,

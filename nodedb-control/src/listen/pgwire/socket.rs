@@ -49,8 +49,13 @@ impl Socket {
 
     /// Sends what is in the output buffer.
     pub async fn flush(&mut self) -> Result<(), End> {
-        while self.out.has_remaining() {
-            self.stream.write_all_buf(&mut self.out).await?;
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out).await? {
+                0 => return Err(End::Gone),
+                // An emptied buffer keeps its room; one that is cut from the front loses it.
+                n if n == self.out.len() => self.out.clear(),
+                n => self.out.advance(n),
+            }
         }
         // A buffer that grew for one large row does not stay large.
         if self.out.capacity() > 4 * OUT_BYTES {

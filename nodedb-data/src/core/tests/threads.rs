@@ -151,6 +151,7 @@ impl Server {
             unsafe { libc::poll(&raw mut poll, 1, 5) };
         }
         wake.awake();
+        wake.drain();
     }
 
     fn stop(self) {
