@@ -211,6 +211,9 @@ impl BlockSet {
     /// Keeps what is in both.
     pub fn intersect(&mut self, other: &BlockSet) {
         match (&mut self.0, &other.0) {
+            (Form::Sparse(mine), Form::Sparse(theirs)) if is_comparable(mine, theirs) => {
+                keep(mine, theirs, true);
+            }
             (Form::Sparse(list), _) => list.retain(|&low| other.contains(low)),
             (Form::Dense { .. }, Form::Sparse(list)) => {
                 let kept = list
@@ -269,6 +272,9 @@ impl BlockSet {
             return;
         }
         match (&mut self.0, &other.0) {
+            (Form::Sparse(mine), Form::Sparse(theirs)) if is_comparable(mine, theirs) => {
+                keep(mine, theirs, false);
+            }
             (Form::Sparse(list), _) => list.retain(|&low| !other.contains(low)),
             (Form::Dense { words, .. }, Form::Sparse(list)) => {
                 for &low in list {
@@ -315,6 +321,22 @@ impl std::fmt::Debug for BlockSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }
+}
+
+/// Whether walking along both lists is cheaper than searching one for each id of the other.
+fn is_comparable(mine: &[u16], theirs: &[u16]) -> bool {
+    theirs.len() / 8 < mine.len()
+}
+
+/// Keeps of an ascending list what is in another (`shared`), or what is not.
+fn keep(mine: &mut Vec<u16>, theirs: &[u16], shared: bool) {
+    let mut at = 0;
+    mine.retain(|&low| {
+        while theirs.get(at).is_some_and(|&other| other < low) {
+            at += 1;
+        }
+        (theirs.get(at) == Some(&low)) == shared
+    });
 }
 
 /// Two ascending lists as one, without repeats.

@@ -314,6 +314,57 @@ impl Expr {
         found
     }
 
+    /// Whether it computes the same as another expression, as far as their forms tell: what is
+    /// rare is compared as it prints, which for a vector would cost more than ranking by it.
+    pub(crate) fn is_alike(&self, other: &Expr) -> bool {
+        match (self, other) {
+            (
+                Expr::Column { id, outer, .. },
+                Expr::Column {
+                    id: other_id,
+                    outer: other_outer,
+                    ..
+                },
+            ) => id == other_id && outer == other_outer,
+            (Expr::Constant(value, data_type), Expr::Constant(other, other_type)) => {
+                data_type == other_type && value == other
+            }
+            (
+                Expr::Call {
+                    function,
+                    arguments,
+                    returns,
+                },
+                Expr::Call {
+                    function: other_function,
+                    arguments: others,
+                    returns: other_returns,
+                },
+            ) => {
+                function.name == other_function.name
+                    && returns == other_returns
+                    && arguments.len() == others.len()
+                    && arguments.iter().zip(others).all(|(a, b)| a.is_alike(b))
+            }
+            (
+                Expr::Cast {
+                    operand,
+                    to,
+                    explicit,
+                },
+                Expr::Cast {
+                    operand: other,
+                    to: other_to,
+                    explicit: other_explicit,
+                },
+            ) => to == other_to && explicit == other_explicit && operand.is_alike(other),
+            _ => {
+                std::mem::discriminant(self) == std::mem::discriminant(other)
+                    && format!("{self:?}") == format!("{other:?}")
+            }
+        }
+    }
+
     /// Columns it reads, each once, in the order of their first use.
     pub(crate) fn columns(&self) -> Vec<(ColumnId, DataType)> {
         let mut seen = Vec::new();

@@ -23,7 +23,7 @@ pub(crate) struct Leaf<'a> {
     pub conjuncts: Vec<Expr>,
     pub order: Order,
     /// The expression that the ranking computes.
-    pub ranked: Option<String>,
+    pub ranked: Option<Expr>,
     pub limit: Option<u64>,
 }
 
@@ -44,11 +44,7 @@ pub(crate) fn plan_leaf(chain: &Chain, shown: &[Expr]) -> Result<Option<LeafPlan
 }
 
 /// The order of a set query for ORDER BY terms, and the expression that is its score.
-fn order_of(
-    scan: &Scan,
-    keys: &[SortKey],
-    limited: bool,
-) -> Result<Option<(Order, Option<String>)>> {
+fn order_of(scan: &Scan, keys: &[SortKey], limited: bool) -> Result<Option<(Order, Option<Expr>)>> {
     let Some(first) = keys.first() else {
         return Ok(Some((Order::Any, None)));
     };
@@ -75,7 +71,7 @@ fn order_of(
         return Ok(None);
     }
     if let Some(spec) = rank_of(scan, first)? {
-        return Ok(Some((Order::Rank(spec), Some(format!("{:?}", first.expr)))));
+        return Ok(Some((Order::Rank(spec), Some(first.expr.clone()))));
     }
     let position = first_column.and_then(|id| scan.position(id));
     let index = scan
@@ -137,7 +133,9 @@ impl Leaf<'_> {
                     .extras
                     .iter()
                     .any(|x| x.column == id && x.is_score());
-                if !score || self.ranked.as_deref() == Some(format!("{id:?}").as_str()) {
+                let ranks =
+                    |ranked: &Expr| matches!(ranked, Expr::Column { id: by, .. } if *by == id);
+                if !score || self.ranked.as_ref().is_some_and(ranks) {
                     continue;
                 }
                 if wanted.is_some_and(|w| w != id) || self.ranked.is_some() {
@@ -167,7 +165,7 @@ impl Leaf<'_> {
                 index: Some(extra.index.id),
                 rank,
             });
-            self.ranked = Some(format!("{id:?}"));
+            self.ranked = Some(Expr::column(id, DataType::Float8));
         }
         Ok(())
     }
@@ -183,8 +181,7 @@ impl Leaf<'_> {
         let score = ColumnId(u32::MAX);
         let e = match &self.ranked {
             Some(ranked) => e.replace(&|part| {
-                (matches!(part, Expr::Call { .. } | Expr::Column { .. })
-                    && format!("{part:?}") == *ranked)
+                (matches!(part, Expr::Call { .. } | Expr::Column { .. }) && part.is_alike(ranked))
                     .then(|| Expr::column(score, DataType::Float8))
             }),
             None => e,

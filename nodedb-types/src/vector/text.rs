@@ -28,9 +28,9 @@ pub fn parse(text: &str) -> Result<Vec<f32>> {
             return Err(too_many());
         }
         rest = rest.trim_start_matches(is_blank);
-        let end = rest
-            .find(|c| c == ',' || c == ']' || is_blank(c))
-            .ok_or_else(bad)?;
+        // What ends an element is ASCII, and so never a part of another character.
+        let is_end = |b: &u8| matches!(b, b',' | b']') || is_blank(char::from(*b));
+        let end = rest.as_bytes().iter().position(is_end).ok_or_else(bad)?;
         elements.push(element(&rest[..end], bad)?);
         rest = rest[end..].trim_start_matches(is_blank);
         if let Some(after) = rest.strip_prefix(',') {
