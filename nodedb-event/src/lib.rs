@@ -16,6 +16,7 @@ pub mod bus;
 pub mod log;
 pub mod plane;
 pub mod stream;
+mod watch;
 
 pub use plane::{EventPlane, Streams};
 

@@ -53,6 +53,7 @@ fn run(open: &OpenEventLog, queue: &Receiver<(LogQuery, Answer)>) {
         let read = page.as_ref().map_or(0, |page| page.bytes_read);
         // The reader may be gone.
         let _ = answer.send(page);
+        // reason: this is how reading is held to its rate.
         std::thread::sleep(rest(read));
     }
 }

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,13 +20,12 @@ use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::EventEnds;
 use nodedb_types::limits::STREAM_READERS_MAX;
 use nodedb_types::{Failure, Result, SqlState};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc};
 
 use crate::bus::{Bus, BusLimits};
 use crate::log::LogClient;
 use crate::stream;
+use crate::watch::watch;
 
 /// How often the rings are emptied while nobody reads.
 const UNREAD_DRAIN: Duration = Duration::from_millis(250);
@@ -161,15 +159,6 @@ impl EventPlane {
     }
 }
 
-/// Keeps the eventfd open for as long as Tokio watches it.
-struct Watched(Arc<Wake>);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.fd()
-    }
-}
-
 async fn run(
     shared: Rc<Shared>,
     wake: Arc<Wake>,
@@ -177,11 +166,7 @@ async fn run(
     readers: Arc<AtomicUsize>,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> io::Result<()> {
-    // SAFETY: the descriptor stays open and the same for as long as `Watched` lives, and is dropped
-    // with the registration.
-    let watched =
-        unsafe { AsyncFd::register_with_interest(Watched(wake.clone()), Interest::READABLE) }
-            .map_err(io::Error::from)?;
+    let watched = watch(wake.clone())?;
     loop {
         if shared.drain() {
             // The readers that were woken run before the next look.
@@ -200,6 +185,8 @@ async fn run(
                 // Readiness is cleared before the counter, so a wake between the two is seen.
                 ready?.clear_ready();
             }
+            // reason: nobody waits for events, so cores need not wake the plane; it empties their
+            // rings now and then.
             () = tokio::time::sleep(UNREAD_DRAIN), if !read => {}
             opened = requests.recv() => {
                 if let Some(Opened { request, to, gone, seat }) = opened {

@@ -1,3 +1,5 @@
+//! The bus, the plane and its readers over cores and a log that are made up.
+
 mod node;
 
 use nodedb_types::limits::STREAM_READERS_MAX;

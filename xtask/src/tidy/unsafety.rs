@@ -15,6 +15,7 @@ const PLACES: &[&str] = &[
     "nodedb-bridge/src/wake.rs",
     // Tokio watches that eventfd, and a test of threads polls it.
     "nodedb-control/src/worker/pump.rs",
+    "nodedb-event/src/watch.rs",
     "nodedb-data/src/core/tests/threads.rs",
 ];
 
