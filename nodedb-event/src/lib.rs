@@ -18,7 +18,8 @@ pub mod plane;
 pub mod stream;
 mod watch;
 
-pub use plane::{EventPlane, Streams};
+pub use log::LogClient;
+pub use plane::{EventPlane, Plane, Streams};
 
 #[cfg(test)]
 mod tests;

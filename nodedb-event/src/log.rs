@@ -15,20 +15,35 @@ use nodedb_types::{Failure, Result, SqlState};
 
 type Answer = oneshot::Sender<Result<LogPage>>;
 
-/// The readers' way to the thread, which ends with the last of these.
+/// The readers' way to whoever reads the log for them.
 pub struct LogClient {
     jobs: SyncSender<(LogQuery, Answer)>,
 }
 
+/// Reads the log, one page after the other, on the thread that owns it.
+pub struct LogServer {
+    queue: Receiver<(LogQuery, Answer)>,
+    open: OpenLog,
+    log: Option<Box<dyn EventLog>>,
+}
+
+/// [`OpenEventLog`] for a thread that keeps it.
+pub type OpenLog = Box<dyn Fn() -> Result<Box<dyn EventLog>>>;
+
 impl LogClient {
-    /// Starts the thread. Fails when the process is out of threads.
+    /// Starts the thread, which ends with the client. Fails when the process is out of threads.
     pub fn start(open: OpenEventLog) -> std::io::Result<(LogClient, JoinHandle<()>)> {
-        // Every reader has at most one page asked for.
-        let (jobs, queue) = sync_channel(STREAM_READERS_MAX);
+        let (jobs, queue) = queue();
         let thread = std::thread::Builder::new()
             .name("ndb-event-log".into())
-            .spawn(move || run(&open, &queue))?;
+            .spawn(move || LogServer::new(queue, open).run())?;
         Ok((LogClient { jobs }, thread))
+    }
+
+    /// A client of a log that is read on the caller's thread, whenever it says so.
+    pub fn beside(open: OpenLog) -> (LogClient, LogServer) {
+        let (jobs, queue) = queue();
+        (LogClient { jobs }, LogServer::new(queue, open))
     }
 
     /// One page, when its turn has come.
@@ -43,36 +58,59 @@ impl LogClient {
     }
 }
 
-fn run(open: &OpenEventLog, queue: &Receiver<(LogQuery, Answer)>) {
-    let mut log: Option<Box<dyn EventLog>> = None;
-    while let Ok((query, answer)) = queue.recv() {
-        if answer.is_canceled() {
-            continue;
+/// Every reader has at most one page asked for.
+fn queue() -> (SyncSender<(LogQuery, Answer)>, Receiver<(LogQuery, Answer)>) {
+    sync_channel(STREAM_READERS_MAX)
+}
+
+impl LogServer {
+    fn new(queue: Receiver<(LogQuery, Answer)>, open: OpenLog) -> LogServer {
+        LogServer {
+            queue,
+            open,
+            log: None,
         }
-        let page = read(open, &mut log, &query);
+    }
+
+    fn run(mut self) {
+        while let Ok((query, answer)) = self.queue.recv() {
+            let read = self.answer(&query, answer);
+            // reason: this is how reading is held to its rate.
+            std::thread::sleep(rest(read));
+        }
+    }
+
+    /// Answers the next page that is asked for, if any.
+    pub fn step(&mut self) {
+        if let Ok((query, answer)) = self.queue.try_recv() {
+            self.answer(&query, answer);
+        }
+    }
+
+    /// Gives the bytes that were read.
+    fn answer(&mut self, query: &LogQuery, answer: Answer) -> u64 {
+        if answer.is_canceled() {
+            return 0;
+        }
+        let page = self.read(query);
         let read = page.as_ref().map_or(0, |page| page.bytes_read);
         // The reader may be gone.
         let _ = answer.send(page);
-        // reason: this is how reading is held to its rate.
-        std::thread::sleep(rest(read));
+        read
     }
-}
 
-fn read(
-    open: &OpenEventLog,
-    log: &mut Option<Box<dyn EventLog>>,
-    query: &LogQuery,
-) -> Result<LogPage> {
-    if log.is_none() {
-        *log = Some(open()?);
+    fn read(&mut self, query: &LogQuery) -> Result<LogPage> {
+        if self.log.is_none() {
+            self.log = Some((self.open)()?);
+        }
+        let page = self.log.as_mut().expect("it is open").page(query);
+        // What a reader asked wrongly leaves the log as it is.
+        let asked_wrongly = |f: &Failure| f.code() == SqlState::ObjectNotInPrerequisiteState;
+        if page.as_ref().is_err_and(|f| !asked_wrongly(f)) {
+            self.log = None;
+        }
+        page
     }
-    let page = log.as_mut().expect("it is open").page(query);
-    // What a reader asked wrongly leaves the log as it is.
-    let asked_wrongly = |f: &Failure| f.code() == SqlState::ObjectNotInPrerequisiteState;
-    if page.as_ref().is_err_and(|f| !asked_wrongly(f)) {
-        *log = None;
-    }
-    page
 }
 
 /// How long reading `bytes` takes at the rate.

@@ -38,6 +38,13 @@ pub struct Shared {
     pub log: LogClient,
 }
 
+/// The plane without its thread: for the thread, and for whoever steps it by hand.
+pub struct Plane {
+    shared: Rc<Shared>,
+    requests: mpsc::Receiver<Opened>,
+    readers: Arc<AtomicUsize>,
+}
+
 impl Shared {
     /// Takes what is in the rings and tells the readers; true when more is final than before.
     pub fn drain(&self) -> bool {
@@ -50,7 +57,7 @@ impl Shared {
 }
 
 /// A read that was asked for.
-struct Opened {
+pub struct Opened {
     request: StreamRequest,
     to: StreamSender,
     gone: ReaderGone,
@@ -102,6 +109,67 @@ impl StreamReader for Streams {
     }
 }
 
+/// The two ends by which reads are opened.
+fn opening() -> (Streams, mpsc::Receiver<Opened>) {
+    let (opened, requests) = mpsc::channel(STREAM_READERS_MAX);
+    let readers = Arc::new(AtomicUsize::new(0));
+    (Streams { opened, readers }, requests)
+}
+
+impl Plane {
+    /// A plane over cores that have recovered, and the handle for control.
+    pub fn new(ends: EventEnds, clock: Arc<Clock>, log: LogClient) -> (Plane, Streams) {
+        let (streams, requests) = opening();
+        let readers = streams.readers.clone();
+        (Plane::of(ends, clock, log, requests, readers), streams)
+    }
+
+    fn of(
+        ends: EventEnds,
+        clock: Arc<Clock>,
+        log: LogClient,
+        requests: mpsc::Receiver<Opened>,
+        readers: Arc<AtomicUsize>,
+    ) -> Plane {
+        Plane {
+            shared: Rc::new(Shared {
+                bus: RefCell::new(Bus::new(ends, clock, BusLimits::default())),
+                news: Notify::new(),
+                log,
+            }),
+            requests,
+            readers,
+        }
+    }
+
+    /// Whether a stream is being read.
+    pub fn is_read(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes what is in the rings and tells the readers; true when more is final than before.
+    pub fn drain(&self) -> bool {
+        self.shared.drain()
+    }
+
+    /// The next read that was asked for, as a task; none when there is none now.
+    pub fn accept(&mut self) -> Option<impl Future<Output = ()> + 'static + use<>> {
+        let opened = self.requests.try_recv().ok()?;
+        Some(serve(self.shared.clone(), opened))
+    }
+}
+
+async fn serve(shared: Rc<Shared>, opened: Opened) {
+    let Opened {
+        request,
+        to,
+        gone,
+        seat,
+    } = opened;
+    stream::serve(shared, request, to, gone).await;
+    drop(seat);
+}
+
 /// The running plane.
 pub struct EventPlane {
     streams: Streams,
@@ -114,30 +182,24 @@ impl EventPlane {
     /// or file descriptors.
     pub fn start(ends: EventEnds, clock: Arc<Clock>, open_log: OpenEventLog) -> io::Result<Self> {
         let (log, log_thread) = LogClient::start(open_log)?;
-        let (opened, requests) = mpsc::channel(STREAM_READERS_MAX);
+        let (streams, requests) = opening();
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let readers = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let wake = ends.wake.clone();
-        let seats = readers.clone();
+        let readers = streams.readers.clone();
         let thread = std::thread::Builder::new()
             .name("ndb-event".into())
             .spawn(move || {
-                let shared = Rc::new(Shared {
-                    bus: RefCell::new(Bus::new(ends, clock, BusLimits::default())),
-                    news: Notify::new(),
-                    log,
-                });
+                let wake = ends.wake.clone();
+                let plane = Plane::of(ends, clock, log, requests, readers);
                 let tasks = tokio::task::LocalSet::new();
-                let plane = run(shared, wake, requests, seats, stopped);
                 tasks
-                    .block_on(&runtime, plane)
+                    .block_on(&runtime, run(plane, wake, stopped))
                     .expect("the plane can watch its eventfd");
             })?;
         Ok(EventPlane {
-            streams: Streams { opened, readers },
+            streams,
             threads: vec![thread, log_thread],
             stop,
         })
@@ -160,22 +222,20 @@ impl EventPlane {
 }
 
 async fn run(
-    shared: Rc<Shared>,
+    mut plane: Plane,
     wake: Arc<Wake>,
-    mut requests: mpsc::Receiver<Opened>,
-    readers: Arc<AtomicUsize>,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) -> io::Result<()> {
     let watched = watch(wake.clone())?;
     loop {
-        if shared.drain() {
+        if plane.drain() {
             // The readers that were woken run before the next look.
             tokio::task::yield_now().await;
         }
-        let read = readers.load(Ordering::Relaxed) > 0;
+        let read = plane.is_read();
         if read {
             wake.prepare_sleep();
-            if shared.bus.borrow().has_news() {
+            if plane.shared.bus.borrow().has_news() {
                 wake.awake();
                 continue;
             }
@@ -188,13 +248,9 @@ async fn run(
             // reason: nobody waits for events, so cores need not wake the plane; it empties their
             // rings now and then.
             () = tokio::time::sleep(UNREAD_DRAIN), if !read => {}
-            opened = requests.recv() => {
-                if let Some(Opened { request, to, gone, seat }) = opened {
-                    let shared = shared.clone();
-                    tokio::task::spawn_local(async move {
-                        stream::serve(shared, request, to, gone).await;
-                        drop(seat);
-                    });
+            opened = plane.requests.recv() => {
+                if let Some(opened) = opened {
+                    tokio::task::spawn_local(serve(plane.shared.clone(), opened));
                 }
             }
             _ = stopped.changed() => return Ok(()),

@@ -9,6 +9,7 @@ pub async fn run(client: &Client) -> Result<()> {
     keys(client).await?;
     sets(client).await?;
     streams_of_rows(client).await?;
+    change_streams(client).await?;
     failures(client).await
 }
 
@@ -100,6 +101,34 @@ async fn streams_of_rows(client: &Client) -> Result<()> {
         }
     }
     drop(rows);
+    Ok(())
+}
+
+async fn change_streams(client: &Client) -> Result<()> {
+    client
+        .execute("CREATE CHANGE STREAM note_changes ON notes", &[])
+        .await?;
+    client
+        .execute("UPDATE notes SET owner = owner + 1 WHERE id = 1", &[])
+        .await?;
+
+    let mut changes = client.sql("SELECT * FROM STREAM note_changes", &[]).await?;
+    let mut last = 0i64;
+    while let Some(change) = changes.next().await? {
+        if let Some(Value::Int8(commit_ts)) = change.get("commit_ts") {
+            last = *commit_ts;
+        }
+    }
+
+    let again = client
+        .sql(
+            &format!("SELECT * FROM STREAM note_changes SINCE {last}"),
+            &[],
+        )
+        .await?
+        .collect()
+        .await?;
+    assert_eq!(again[0].get("op"), Some(&"update".into()));
     Ok(())
 }
 
