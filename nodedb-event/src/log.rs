@@ -14,6 +14,8 @@ use nodedb_types::limits::{STREAM_LOG_BYTES_PER_SECOND, STREAM_READERS_MAX};
 use nodedb_types::{Failure, Result, SqlState};
 
 type Answer = oneshot::Sender<Result<LogPage>>;
+/// Every reader has at most one page asked for.
+const QUEUE: usize = STREAM_READERS_MAX;
 
 /// The readers' way to whoever reads the log for them.
 pub struct LogClient {
@@ -33,7 +35,7 @@ pub type OpenLog = Box<dyn Fn() -> Result<Box<dyn EventLog>>>;
 impl LogClient {
     /// Starts the thread, which ends with the client. Fails when the process is out of threads.
     pub fn start(open: OpenEventLog) -> std::io::Result<(LogClient, JoinHandle<()>)> {
-        let (jobs, queue) = queue();
+        let (jobs, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("ndb-event-log".into())
             .spawn(move || LogServer::new(queue, open).run())?;
@@ -42,7 +44,7 @@ impl LogClient {
 
     /// A client of a log that is read on the caller's thread, whenever it says so.
     pub fn beside(open: OpenLog) -> (LogClient, LogServer) {
-        let (jobs, queue) = queue();
+        let (jobs, queue) = sync_channel(QUEUE);
         (LogClient { jobs }, LogServer::new(queue, open))
     }
 
@@ -56,11 +58,6 @@ impl LogClient {
             .await
             .unwrap_or_else(|_| Err(Failure::internal("the thread that reads logs back ended")))
     }
-}
-
-/// Every reader has at most one page asked for.
-fn queue() -> (SyncSender<(LogQuery, Answer)>, Receiver<(LogQuery, Answer)>) {
-    sync_channel(STREAM_READERS_MAX)
 }
 
 impl LogServer {

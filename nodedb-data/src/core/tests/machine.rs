@@ -125,6 +125,11 @@ impl Machine {
         }
     }
 
+    /// Number of the last start.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Power fails now, if it has not, and comes back.
     pub fn restart(&self, variant: TearVariant) {
         self.disk.crash_now();
