@@ -82,6 +82,33 @@ pub enum Op {
     Report,
 }
 
+/// Bytes of memory of a core, by owner.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryReport {
+    /// Versions of rows.
+    pub rows: u64,
+    /// Keys and locations of rows.
+    pub keys: u64,
+    /// Engines.
+    pub indexes: u64,
+}
+
+/// Checkpoints of a core's shards since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Checkpoints of single shards that ended.
+    pub ended: u64,
+    /// Rounds over the shards that were put off, for want of space.
+    pub abandoned: u64,
+    /// Bytes written by them.
+    pub written_bytes: u64,
+    /// Bytes of the shards' files, and how many of those are free for the next ones.
+    pub store_bytes: u64,
+    pub store_free_bytes: u64,
+    /// What a start would spend on applying the log, estimated, microseconds.
+    pub replay_us: u64,
+}
+
 /// A core's state, as asked for by `Op::Report`.
 #[derive(Debug, Clone, Default)]
 pub struct CoreReport {
@@ -96,8 +123,11 @@ pub struct CoreReport {
     pub turns_cpu: [u64; 6],
     /// The same by wall time.
     pub turns_wall: [u64; 6],
-    /// Bytes of log that a restart would read.
+    /// Bytes of log that exist: what a restart reads, what streams keep, and what is prepared.
     pub wal_bytes: u64,
+    /// Bytes of memory by what they are for.
+    pub memory: MemoryReport,
+    pub checkpoints: CheckpointReport,
     /// Set when the core is read-only until restart.
     pub latched: Option<nodedb_types::Failure>,
 }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use nodedb_bridge::request::CheckpointReport;
 use nodedb_types::{Failure, Result, ShardId, SqlState, TxnId};
 
 use super::executor::Signal;
@@ -25,6 +26,8 @@ use crate::shard::Shard;
 use crate::shard::image::{FrozenShard, Mark};
 use crate::wal::{Chain, Position};
 
+/// A unit is about 100 ns.
+const UNITS_PER_US: u64 = 10;
 /// Pause before a round is tried again, and between two looks at the other cores' recovery.
 const RETRY_NS: u64 = 100_000_000;
 
@@ -165,6 +168,24 @@ impl State {
                 }
             }
         }
+    }
+
+    /// For `Op::Report`.
+    pub fn checkpoint_report(&self) -> CheckpointReport {
+        let stats = self.checkpoint.stats.get();
+        let mut report = CheckpointReport {
+            ended: stats.ended,
+            abandoned: stats.abandoned,
+            written_bytes: stats.bytes,
+            replay_us: self.checkpoint.replay_units.get() / UNITS_PER_US,
+            ..CheckpointReport::default()
+        };
+        for shard in self.shards.values() {
+            let (bytes, free) = shard.store_bytes();
+            report.store_bytes += bytes;
+            report.store_free_bytes += free;
+        }
+        report
     }
 
     async fn pause(&self) {

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use nodedb_bridge::clock::{Clock, Snapshots};
 use nodedb_bridge::reply::Frame;
-use nodedb_bridge::request::{CoreReport, Op, Request};
+use nodedb_bridge::request::{CoreReport, MemoryReport, Op, Request};
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::{Failure, Result};
@@ -381,6 +381,20 @@ fn report(state: &State, turns: Turns) -> CoreReport {
         turns_cpu: turns.cpu,
         turns_wall: turns.wall,
         wal_bytes: state.wal().bytes_live(),
+        memory: memory(state),
+        checkpoints: state.checkpoint_report(),
         latched: state.latch.why().cloned(),
     }
+}
+
+fn memory(state: &State) -> MemoryReport {
+    let mut memory = MemoryReport::default();
+    for shard in state.shards.values() {
+        memory.rows += shard.row_log_bytes() as u64;
+        for table in shard.tables() {
+            memory.keys += table.key_bytes() as u64;
+            memory.indexes += table.index_bytes() as u64;
+        }
+    }
+    memory
 }

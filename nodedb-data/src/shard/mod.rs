@@ -128,6 +128,11 @@ impl Shard {
         self.dropping.borrow_mut().push(Rc::downgrade(table));
     }
 
+    /// Bytes of memory that the row log takes, live or not.
+    pub fn row_log_bytes(&self) -> usize {
+        self.log.borrow().bytes()
+    }
+
     /// Bytes of row versions held.
     pub fn row_bytes(&self) -> usize {
         self.log.borrow().live_bytes()

@@ -282,18 +282,17 @@ impl Table {
         self.dropped.get()
     }
 
-    /// Memory of everything but the rows, bytes.
-    pub fn bytes(&self) -> usize {
-        let engines: usize = self
-            .indexes
-            .borrow()
-            .iter()
-            .map(|i| i.engine.borrow().bytes())
-            .sum();
+    /// Memory of the indexes, bytes.
+    pub fn index_bytes(&self) -> usize {
+        let indexes = self.indexes.borrow();
+        indexes.iter().map(|i| i.engine.borrow().bytes()).sum()
+    }
+
+    /// Memory of keys, locations and sets of rows, bytes.
+    pub fn key_bytes(&self) -> usize {
         self.pages.borrow().bytes()
             + self.locations.borrow().bytes()
             + self.alive.borrow().heap_bytes()
             + self.changes.borrow().heap_bytes()
-            + engines
     }
 }

@@ -93,26 +93,80 @@ fn line(out: &mut String, line: &str) {
 }
 
 fn cores(out: &mut String, reports: &[CoreReport]) {
-    head(
-        out,
-        "ndb_rows",
-        "gauge",
-        "Live rows of user collections by core.",
-    );
-    for (core, report) in reports.iter().enumerate() {
-        line(out, &format!("ndb_rows{{core=\"{core}\"}} {}", report.rows));
+    let plain: [(&str, &str, &str, fn(&CoreReport) -> u64); 8] = [
+        (
+            "ndb_rows",
+            "gauge",
+            "Live rows of user collections by core.",
+            |r| r.rows,
+        ),
+        (
+            "ndb_wal_bytes",
+            "gauge",
+            "Bytes of log that exist: for a restart, for streams, and prepared.",
+            |r| r.wal_bytes,
+        ),
+        (
+            "ndb_checkpoints_total",
+            "counter",
+            "Checkpoints of single shards that ended.",
+            |r| r.checkpoints.ended,
+        ),
+        (
+            "ndb_checkpoints_abandoned_total",
+            "counter",
+            "Rounds of checkpoints that were put off for want of space.",
+            |r| r.checkpoints.abandoned,
+        ),
+        (
+            "ndb_checkpoint_written_bytes_total",
+            "counter",
+            "Bytes that checkpoints wrote.",
+            |r| r.checkpoints.written_bytes,
+        ),
+        (
+            "ndb_checkpoint_replay_microseconds",
+            "gauge",
+            "What a start would spend on applying the log, estimated.",
+            |r| r.checkpoints.replay_us,
+        ),
+        (
+            "ndb_store_bytes",
+            "gauge",
+            "Bytes of the shards' files.",
+            |r| r.checkpoints.store_bytes,
+        ),
+        (
+            "ndb_store_free_bytes",
+            "gauge",
+            "Bytes of the shards' files that hold nothing.",
+            |r| r.checkpoints.store_free_bytes,
+        ),
+    ];
+    for (name, kind, help, value) in plain {
+        head(out, name, kind, help);
+        for (core, report) in reports.iter().enumerate() {
+            line(out, &format!("{name}{{core=\"{core}\"}} {}", value(report)));
+        }
     }
     head(
         out,
-        "ndb_wal_bytes",
+        "ndb_memory_bytes",
         "gauge",
-        "Bytes of log that a restart would read, by core.",
+        "Bytes of memory by what they are for.",
     );
     for (core, report) in reports.iter().enumerate() {
-        line(
-            out,
-            &format!("ndb_wal_bytes{{core=\"{core}\"}} {}", report.wal_bytes),
-        );
+        let memory = &report.memory;
+        for (owner, bytes) in [
+            ("rows", memory.rows),
+            ("keys", memory.keys),
+            ("indexes", memory.indexes),
+        ] {
+            line(
+                out,
+                &format!("ndb_memory_bytes{{core=\"{core}\",owner=\"{owner}\"}} {bytes}"),
+            );
+        }
     }
     for (name, help, turns) in [
         (

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod concurrent;
 mod faults;
+mod images;
 mod indexes;
 mod keys;
 mod machine;
