@@ -8,7 +8,8 @@ use nodedb_bridge::plan::{OnConflict, Outcome, RowAction, RowWrite, SchemaStep};
 use nodedb_types::{CommitTs, IndexId, Result, SqlState};
 
 use super::machine::{
-    COLLECTION, Cells, Machine, Node, collection, encode, fails, index_on_n, with_collection,
+    COLLECTION, Cells, Machine, Node, collection, encode, fails, index_on_n, index_on_t,
+    with_collection,
 };
 use crate::core::Progress;
 use crate::io::sim::{Fault, TearVariant};
@@ -44,17 +45,21 @@ fn checkpoint(node: &mut Node) -> Option<()> {
     node.until(|node| ended(node) >= wanted)
 }
 
-fn build_index(node: &mut Node) -> Option<()> {
-    let steps = [
-        SchemaStep::AddIndex(index_on_n(INDEX)),
-        SchemaStep::BuildIndex {
-            index: INDEX,
-            snapshot: CommitTs(0),
-        },
-        SchemaStep::PublishIndex(INDEX),
-    ];
-    for step in steps {
-        node.schema(step)?.unwrap();
+/// An ordered index and one whose parts are merged.
+fn build_indexes(node: &mut Node) -> Option<()> {
+    for definition in [index_on_n(INDEX), index_on_t(IndexId(6))] {
+        let index = definition.id;
+        let steps = [
+            SchemaStep::AddIndex(definition),
+            SchemaStep::BuildIndex {
+                index,
+                snapshot: CommitTs(0),
+            },
+            SchemaStep::PublishIndex(index),
+        ];
+        for step in steps {
+            node.schema(step)?.unwrap();
+        }
     }
     Some(())
 }
@@ -88,7 +93,7 @@ fn script(node: &mut Node, known: &mut Known) -> Option<()> {
             known.acknowledge();
         }
         if round == 1 {
-            build_index(node)?;
+            build_indexes(node)?;
             known.is_indexed = true;
         }
         let moved: Vec<_> = (0..5)

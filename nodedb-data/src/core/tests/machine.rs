@@ -608,6 +608,16 @@ pub fn index_on_n(id: IndexId) -> Arc<Index> {
     })
 }
 
+/// A full-text index on t.
+pub fn index_on_t(id: IndexId) -> Arc<Index> {
+    Arc::new(Index {
+        name: "things_t".to_owned(),
+        method: "fulltext".to_owned(),
+        columns: vec![2],
+        ..Index::clone(&index_on_n(id))
+    })
+}
+
 fn cells(row: Vec<Value>) -> Cells {
     let n = match row[0] {
         Value::Int4(n) => Some(n),

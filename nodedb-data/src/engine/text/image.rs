@@ -354,10 +354,11 @@ impl Building {
             return Err(malformed("a part of no known kind"));
         }
         let (tokens, documents) = (reader.u32()?, reader.u32()?);
-        // Growing step by step would copy much at once.
+        // Growing step by step would copy much at once. A token is two bytes at least, a document
+        // sixteen.
         let room = Room {
-            tokens: reader.left().min(tokens as usize),
-            documents: reader.left().min(documents as usize),
+            tokens: (reader.left() / 2).min(tokens as usize),
+            documents: (reader.left() / 16).min(documents as usize),
             document_bytes: reader.left(),
         };
         let body = match kind {
