@@ -32,6 +32,15 @@ impl Binder<'_> {
         self.settled(bound)
     }
 
+    /// An expression whose type is settled; a literal or parameter takes that of its place.
+    pub(super) fn typed_into(&mut self, e: &ast::Expr, place: Option<&DataType>) -> Result<Expr> {
+        let bound = self.expr(e)?;
+        match place {
+            Some(place) if bound.is_unknown() => self.coerce(bound, *place),
+            _ => self.settled(bound),
+        }
+    }
+
     /// An expression; a literal or parameter may still be of unknown type.
     pub(super) fn expr(&mut self, e: &ast::Expr) -> Result<Expr> {
         self.nested(|binder| binder.expr_node(e))

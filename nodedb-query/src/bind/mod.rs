@@ -168,6 +168,8 @@ pub(crate) struct Binder<'a> {
     /// Set while expressions above a GROUP BY are bound.
     grouping: Option<Grouping>,
     windows: Option<Vec<(ColumnId, crate::rel::WindowCall)>>,
+    /// Types of the columns that the next select list goes into: literals in it take them.
+    into: Option<Vec<DataType>>,
     extras: HashMap<u32, Vec<Extra>>,
     pins: Vec<(CollectionId, SchemaVersion)>,
     depth: usize,
@@ -184,6 +186,7 @@ impl<'a> Binder<'a> {
             ctes: Vec::new(),
             grouping: None,
             windows: None,
+            into: None,
             extras: HashMap::new(),
             pins: Vec::new(),
             depth: 0,

@@ -29,15 +29,18 @@ impl Binder<'_> {
     pub(super) fn query(&mut self, query: &ast::Query) -> Result<Query> {
         refuse_clauses(query)?;
         let before = self.ctes.len();
+        let into = self.into.take();
         if let Some(with) = &query.with {
             self.with(with)?;
         }
+        self.into = into;
         let bound = self.query_body(query);
         self.ctes.truncate(before);
         bound
     }
 
     fn query_body(&mut self, query: &ast::Query) -> Result<Query> {
+        let into = self.into.take();
         let order = order_items(query.order_by.as_ref())?;
         let (limit, offset) = self.limits(query)?;
         let tail = Tail {
@@ -45,8 +48,14 @@ impl Binder<'_> {
             limited: limit.is_some() || offset.is_some(),
         };
         let mut bound = match &*query.body {
-            ast::SetExpr::Select(select) => self.select(select, &tail)?,
-            ast::SetExpr::Query(inner) if order.is_empty() => self.query(inner)?,
+            ast::SetExpr::Select(select) => {
+                self.into = into;
+                self.select(select, &tail)?
+            }
+            ast::SetExpr::Query(inner) if order.is_empty() => {
+                self.into = into;
+                self.query(inner)?
+            }
             body => {
                 let mut bound = self.set_expr(body, &[])?;
                 if !order.is_empty() {
@@ -381,6 +390,7 @@ impl Binder<'_> {
     }
 
     fn select_body(&mut self, select: &ast::Select, tail: &Tail<'_>) -> Result<Query> {
+        let into = self.into.take();
         let from = self.from(&select.from)?;
         let sole_scan = match &from {
             Some(Rel::Scan(scan)) => Some(scan.clone()),
@@ -402,6 +412,7 @@ impl Binder<'_> {
         self.windows = Some(Vec::new());
         self.named_windows(&select.named_window)?;
 
+        self.into = into;
         let mut items = self.select_list(&select.projection)?;
         let having = match &select.having {
             Some(e) => Some(self.condition(e, "HAVING")?),
@@ -550,15 +561,17 @@ impl Binder<'_> {
 
     /// The select list, wildcards expanded; every type is settled.
     pub(super) fn select_list(&mut self, items: &[ast::SelectItem]) -> Result<Vec<(String, Expr)>> {
+        let into = self.into.take().unwrap_or_default();
         let mut list = Vec::new();
         for item in items {
             match item {
                 ast::SelectItem::UnnamedExpr(e) => {
                     let name = output_name(e);
-                    list.push((name, self.typed(e)?));
+                    list.push((name, self.typed_into(e, into.get(list.len()))?));
                 }
                 ast::SelectItem::ExprWithAlias { expr, alias } => {
-                    list.push((fold_case(alias), self.typed(expr)?));
+                    let e = self.typed_into(expr, into.get(list.len()))?;
+                    list.push((fold_case(alias), e));
                 }
                 ast::SelectItem::Wildcard(options) => {
                     refuse_wildcard_options(options)?;

@@ -86,7 +86,10 @@ impl Binder<'_> {
         let targets = self.insert_columns(insert, &collection)?;
         let source = match &insert.source {
             None => Source::Rows(vec![vec![Expr::Unknown(Unknown::Null); targets.len()]]),
-            Some(query) => self.insert_source(query)?,
+            Some(query) => {
+                let types = targets.iter().map(|t| collection.columns[*t].data_type);
+                self.insert_source(query, types.collect())?
+            }
         };
         let conflict = self.conflict(insert.on.as_ref(), &scan, &relation)?;
         let kind = match source {
@@ -220,12 +223,14 @@ impl Binder<'_> {
         })
     }
 
-    fn insert_source(&mut self, query: &ast::Query) -> Result<Source> {
+    /// `into`: the types of the columns that the values go into.
+    fn insert_source(&mut self, query: &ast::Query, into: Vec<DataType>) -> Result<Source> {
         let plain = query.with.is_none()
             && query.order_by.is_none()
             && query.limit_clause.is_none()
             && query.fetch.is_none();
         let ast::SetExpr::Values(values) = &*query.body else {
+            self.into = Some(into);
             return Ok(Source::Query(exact_columns(self.query(query)?, self)));
         };
         if !plain {
