@@ -95,7 +95,17 @@ impl Shell {
             return Ok(Exit::Good);
         }
         let begin = Instant::now();
-        let outcome = self.answer(statement).await;
+        // Dropping the answer stops the work on the server.
+        let outcome = tokio::select! {
+            outcome = self.answer(statement) => outcome,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                Err(Failure::new(
+                    SqlState::QueryCanceled,
+                    "canceling statement due to user request",
+                ))
+            }
+        };
         let took = begin.elapsed();
         match outcome {
             Ok(()) => {
@@ -234,7 +244,11 @@ impl Shell {
 
     /// Keywords, and the names that the server knows now.
     async fn completer(&self) -> Box<dyn Completer + Send> {
-        let mut words: Vec<String> = KEYWORDS.split_whitespace().map(str::to_owned).collect();
+        // As they are typed: in capitals or not.
+        let keywords = KEYWORDS.split_whitespace();
+        let mut words: Vec<String> = keywords
+            .flat_map(|word| [word.to_owned(), word.to_lowercase()])
+            .collect();
         let names = "SELECT c.relname FROM pg_catalog.pg_class c UNION SELECT a.attname FROM \
                      pg_catalog.pg_attribute a WHERE a.attnum > 0";
         if let Ok(rows) = self.client.sql(names, &[]).await
