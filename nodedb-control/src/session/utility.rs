@@ -601,5 +601,9 @@ fn refused(statement: &ast::Statement, text: &str) -> Failure {
             return Failure::unsupported(words.join(" ").to_uppercase());
         }
     };
-    Failure::unsupported(what)
+    let failure = Failure::unsupported(what);
+    match what {
+        "BEGIN" => failure.with_hint("Every statement is a transaction of its own."),
+        _ => failure,
+    }
 }

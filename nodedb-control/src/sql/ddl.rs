@@ -340,7 +340,12 @@ pub fn data_type(written: &SqlType) -> Result<DataType> {
 }
 
 fn unsupported_type(written: &SqlType) -> Failure {
-    Failure::unsupported(format!("the type {}", written.to_string().to_lowercase()))
+    let failure = Failure::unsupported(format!("the type {}", written.to_string().to_lowercase()));
+    match written {
+        SqlType::JSON => failure.with_hint("Use jsonb."),
+        SqlType::Char(_) | SqlType::Character(_) => failure.with_hint("Use text or varchar."),
+        _ => failure,
+    }
 }
 
 fn unknown_type(written: &impl std::fmt::Display) -> Failure {
