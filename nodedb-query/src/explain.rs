@@ -97,7 +97,9 @@ impl Lines<'_> {
         if plan.offset > 0 {
             self.detail(depth, format!("Offset: {}", plan.offset));
         }
-        let runs: Option<Vec<&LeafRun>> = self.analyzed.map(|run| run.runs.iter().collect());
+        // What a write read was read by its own rules, and was not watched.
+        let watched = self.analyzed.filter(|run| !run.runs.is_empty());
+        let runs: Option<Vec<&LeafRun>> = watched.map(|run| run.runs.iter().collect());
         self.query(&plan.collection, &plan.query, runs.as_deref(), depth);
     }
 
