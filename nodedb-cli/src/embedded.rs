@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use nodedb_client::Client;
+use nodedb_client::{Client, SqlState};
 use nodedb_server::{Addresses, Config, Node};
 
 use crate::serve::explained;
@@ -23,7 +23,15 @@ impl Embedded {
             native_port: 0,
             ..Config::default()
         };
-        let node = Node::open(&config).map_err(|failure| explained(&failure))?;
+        let node = Node::open(&config).map_err(|failure| {
+            let failure = match failure.code() {
+                SqlState::ObjectInUse => failure.with_hint(
+                    "if that is a server, ask it: ndb sql, or ndb import --url ndb://127.0.0.1:6433",
+                ),
+                _ => failure,
+            };
+            explained(&failure)
+        })?;
         let client = Client::connect(&format!("ndb://{}", node.addresses().native)).await?;
         Ok(Embedded { node, client })
     }

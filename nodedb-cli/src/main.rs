@@ -69,6 +69,7 @@ struct Sql {
 
 #[derive(Args)]
 struct Import {
+    /// A .csv, .ndjson, .jsonl or .parquet file
     file: PathBuf,
     /// The collection; it exists already
     #[arg(long)]
