@@ -227,7 +227,7 @@ pub mod tests {
 
     use super::*;
     use crate::engine::{Engine, Frozen, ThawPart};
-    use crate::pace::Budget;
+    use crate::pace::{Budget, UNITS_PER_TURN};
 
     /// An image as it lies on disk: the header, and each part's id and bytes.
     #[derive(Clone, Debug, PartialEq)]
@@ -244,7 +244,9 @@ pub mod tests {
                 budget: &budget,
                 waker,
             };
-            match step(&turn) {
+            let polled = step(&turn);
+            assert!(budget.overdrawn() <= UNITS_PER_TURN, "a piece is too long");
+            match polled {
                 Poll::Ready(value) => return value,
                 Poll::Pending => assert!(budget.is_spent(), "it stopped with units left"),
             }

@@ -29,7 +29,7 @@ const ENTRIES_PER_UNIT: usize = 4;
 /// Units for a place that is read: measuring it and entering it into its sets.
 const PLACE_UNITS: u32 = 2;
 /// Bytes of a shape that is read and cost another.
-const SHAPE_BYTES_PER_UNIT: usize = 16;
+const SHAPE_BYTES_PER_UNIT: usize = 128;
 
 // Ids of parts end with what they stand for, since store and tree count on their own.
 const OF_STORE: u64 = 0;

@@ -5,6 +5,7 @@
 //! stem, follows from them and is found again when the image is read, so these cannot disagree,
 //! and a later version may stem otherwise.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -32,9 +33,12 @@ const PUT: u8 = 2;
 
 /// Units for a token that is read: stemming it and adding it to the dictionary.
 const TOKEN_UNITS: u32 = 20;
-/// Units for a document, and bytes of it that cost another.
+/// Units for a document, and bytes of it that cost another to check and copy.
 const DOCUMENT_UNITS: u32 = 3;
-const BYTES_PER_UNIT: usize = 24;
+const BYTES_PER_UNIT: usize = 200;
+/// Tokens of a document that its row is added to at a time, and for a unit.
+const LINKS: usize = 256;
+const LINKS_PER_UNIT: usize = 3;
 
 /// A sealed tail or a run.
 struct TokensAndDocuments {
@@ -247,6 +251,8 @@ struct Building {
     documents: u32,
     /// The last row that was read.
     row: u32,
+    /// Its document in the part's bytes, and the first token that has still to get the row.
+    linking: Option<(Range<usize>, usize)>,
     body: Body,
 }
 
@@ -328,6 +334,7 @@ impl Thawing {
                 building.token(&mut reader, analyzer)?;
                 TOKEN_UNITS
             }
+            Some(building) if building.linking.is_some() => building.link(part.bytes)?,
             Some(building) if building.documents > 0 => {
                 let before = reader.left();
                 building.document(&mut reader, &self.sets[part.number], corpus)?;
@@ -370,6 +377,7 @@ impl Building {
             tokens,
             documents,
             row: 0,
+            linking: None,
             body,
         })
     }
@@ -418,27 +426,42 @@ impl Building {
         if live && !corpus.restore_document(row, document.length()) {
             return Err(malformed("a row has two documents"));
         }
-        let ids = (0..document.tokens()).map(|at| document.id(at));
-        let ids = ids.filter(|_| live);
         match &mut self.body {
-            Body::Tail(tail) => {
-                for id in ids {
-                    if tail.text(id).is_empty() {
-                        return Err(malformed("a document holds a token that is gone"));
-                    }
-                    tail.link(id, row);
-                }
-                tail.put(row, bytes.into());
-            }
+            Body::Tail(tail) => tail.put(row, bytes.into()),
             Body::Sealed(_) => {}
             Body::Run(run) => {
-                if let Some(run) = Rc::get_mut(run) {
-                    ids.for_each(|id| run.link(id, row));
-                    run.push_encoded(row, bytes);
+                let run = Rc::get_mut(run);
+                run.into_iter().for_each(|run| run.push_encoded(row, bytes));
+            }
+        }
+        let end = reader.cursor() as usize;
+        self.linking = live.then_some((end - len..end, 0));
+        Ok(())
+    }
+
+    /// Adds the row to the next tokens of its document. Gives the units.
+    fn link(&mut self, bytes: &[u8]) -> Result<u32> {
+        let Some((place, from)) = self.linking.take() else {
+            return Ok(0);
+        };
+        // It was checked when it was read.
+        let document = Document::new(&bytes[place.clone()]);
+        let end = document.tokens().min(from + LINKS);
+        for id in (from..end).map(|at| document.id(at)) {
+            match &mut self.body {
+                Body::Tail(tail) if tail.text(id).is_empty() => {
+                    return Err(malformed("a document holds a token that is gone"));
+                }
+                Body::Tail(tail) => tail.link(id, self.row),
+                Body::Sealed(_) => {}
+                Body::Run(run) => {
+                    let run = Rc::get_mut(run);
+                    run.into_iter().for_each(|run| run.link(id, self.row));
                 }
             }
         }
-        Ok(())
+        self.linking = (end < document.tokens()).then_some((place, end));
+        Ok(((end - from) / LINKS_PER_UNIT) as u32)
     }
 }
 

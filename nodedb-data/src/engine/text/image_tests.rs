@@ -11,6 +11,7 @@ use super::tests::{
 };
 use super::*;
 use crate::engine::image_codec::tests as image;
+use crate::pace::UNITS_PER_TURN;
 
 fn hashes(index: &mut FullText) -> Hashes {
     let (mut survey, mut hashes) = (TextSurvey::default(), Hashes::new());
@@ -180,4 +181,31 @@ fn a_large_row_may_be_under_way() {
             }
         }
     }
+}
+
+/// Writing and reading an image with large rows overdraws no turn by much.
+#[test]
+fn large_rows_fit_the_turn() {
+    let mut index = open(true, Limits::default());
+    let mut model = Model::new();
+    for id in 1..4 {
+        write(
+            &mut index,
+            &mut model,
+            id,
+            Some([Some(large(400_000)), None]),
+        );
+    }
+    settle(&mut index, UNITS_PER_TURN);
+    // One more waits.
+    write(
+        &mut index,
+        &mut model,
+        4,
+        Some([Some(large(400_000)), None]),
+    );
+    let frozen = index.freeze().unwrap().unwrap();
+    let image = image::write(&frozen, None, UNITS_PER_TURN);
+    let thawed = image::thaw(open(true, Limits::default()), &image, UNITS_PER_TURN);
+    assert_eq!(hashes(&mut thawed.unwrap()), of_rows(&index, &model));
 }
