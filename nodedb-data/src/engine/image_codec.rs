@@ -46,6 +46,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same bytes from another place on.
+    pub fn at(&self, cursor: u64) -> Reader<'a> {
+        Reader::new(self.bytes, cursor)
+    }
+
     /// Where to go on in a later turn.
     pub fn cursor(&self) -> u64 {
         self.at as u64

@@ -17,6 +17,7 @@ mod document;
 mod image;
 #[cfg(test)]
 mod image_tests;
+mod invert;
 mod merge;
 mod part;
 mod query;
@@ -30,6 +31,7 @@ mod tail;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod thaw;
 mod top;
 
 use std::cell::{Ref, RefCell};
@@ -43,11 +45,11 @@ use nodedb_types::{Collection, DataType, Failure, Index, Result, Surrogate};
 use self::analyze::Analyzer;
 use self::backlog::Backlog;
 use self::corpus::{Corpus, Limits};
-use self::image::Thawing;
 use self::query::Compiled;
 pub use self::rank::TextRanking;
 pub use self::source::TextSource;
 pub use self::survey::TextSurvey;
+use self::thaw::Thawing;
 use super::{Engine, Estimate, Frozen, Hashes, Ranked, ThawPart, Truth};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};

@@ -22,6 +22,21 @@ impl Default for Rows {
 }
 
 impl Rows {
+    pub(super) fn from_ascending(rows: &[u32]) -> Rows {
+        match rows {
+            [only] => Rows::One(*only),
+            _ if rows.len() <= FEW_MAX => Rows::Few(rows.to_vec()),
+            _ => {
+                let mut set = RowSet::new();
+                for block in rows.chunk_by(|a, b| a >> 16 == b >> 16) {
+                    let ids = block.iter().map(|row| *row as u16);
+                    set.union_block((block[0] >> 16) as u16, &BlockSet::from_sorted(ids));
+                }
+                Rows::Many(Box::new(set))
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         match self {
             Rows::One(_) => 1,
@@ -210,6 +225,8 @@ mod tests {
             let dead: RowSet = dead.into_iter().map(|(block, low)| block << 16 | low).collect();
             let alive = rows.alive(&dead);
             prop_assert!(alive.iter().eq(model.into_iter().filter(|id| !dead.contains(*id))));
+            let list: Vec<u32> = alive.iter().collect();
+            prop_assert_eq!(Rows::from_ascending(&list).alive(&RowSet::new()), alive.clone());
             let back = Rows::from(alive.clone());
             prop_assert_eq!(back.alive(&RowSet::new()), alive);
         }

@@ -84,9 +84,9 @@ impl Run {
         self.document_ends.push(self.documents.len());
     }
 
-    /// A document that was pushed holds the token.
-    pub(super) fn link(&mut self, id: u32, surrogate: u32) {
-        self.rows[id as usize].insert(surrogate);
+    /// Sets the rows of a token of an image.
+    pub(super) fn restore_rows(&mut self, id: u32, rows: Rows) {
+        self.rows[id as usize] = rows;
     }
 
     pub(super) fn ids(&self) -> u32 {

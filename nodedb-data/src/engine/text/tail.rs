@@ -96,6 +96,11 @@ impl Tail {
         true
     }
 
+    /// Sets the rows of a token of an image.
+    pub(super) fn restore_rows(&mut self, id: u32, rows: Rows) {
+        self.tokens[id as usize].rows = rows;
+    }
+
     /// A row's document holds the token.
     pub(super) fn link(&mut self, id: u32, surrogate: u32) {
         self.tokens[id as usize].rows.insert(surrogate);
