@@ -26,7 +26,7 @@ use nodedb_control::catalog::{boot, system};
 use nodedb_control::node::{Facts, Node, Worker};
 use nodedb_control::worker::pool::{self, PoolConfig};
 use nodedb_data::core::run::{CoreThread, IoChoice, ThreadConfig};
-use nodedb_data::core::{CoreConfig, NodeLatch, Shared};
+use nodedb_data::core::{CoreConfig, Covered, NodeLatch, Shared};
 use nodedb_data::io::uring::probe_uring;
 use nodedb_server::time::MachineTime;
 use nodedb_types::{CoreId, Failure, Result, ShardId, limits};
@@ -101,6 +101,7 @@ fn measure(dir: &Path, spins: bool, length: Duration, outstanding: usize) -> Res
         clock: clock.clone(),
         snapshots: snapshots.clone(),
         latch: NodeLatch::default(),
+        covered: Covered::new(1),
     };
     let (tx, rx) = mpsc::channel();
     let core = CoreThread::start(

@@ -92,8 +92,16 @@ fn line(out: &mut String, line: &str) {
     writeln!(out, "{line}").expect("a string takes all");
 }
 
+/// A figure of each core: name, kind, help, and where it stands in a report.
+type PerCore = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&CoreReport) -> u64,
+);
+
 fn cores(out: &mut String, reports: &[CoreReport]) {
-    let plain: [(&str, &str, &str, fn(&CoreReport) -> u64); 8] = [
+    let plain: [PerCore; 8] = [
         (
             "ndb_rows",
             "gauge",
