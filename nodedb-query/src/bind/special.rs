@@ -9,6 +9,7 @@ use super::name::{fold_case, name_parts, schema_and_name};
 use super::{Binder, type_of};
 use crate::expr::types::{casts_explicitly, common_type};
 use crate::expr::{CompareOp, Expr, Unknown};
+use crate::function::resolve::undefined;
 use crate::function::{absent, overloads};
 use crate::rel::Extra;
 
@@ -333,7 +334,19 @@ impl Binder<'_> {
                 if let Some(call) = self.catalog_call(&name, &arguments)? {
                     return Ok(call);
                 }
-                let bound = self.exprs(&arguments)?;
+                let bound = match self.exprs(&arguments) {
+                    // Of an unknown function's argument, such as a relation's name, nothing is
+                    // known: it is the function that is wrong.
+                    Err(failure)
+                        if failure.code() == SqlState::UndefinedColumn
+                            && overloads(&name).is_empty()
+                            && cast_called(&name).is_none() =>
+                    {
+                        let types = vec![None; arguments.len()];
+                        return Err(self.at(undefined(&name, &types), span));
+                    }
+                    bound => bound?,
+                };
                 if overloads(&name).is_empty()
                     && let [_] = bound[..]
                     && let Some(cast) = self.type_call(&name, &bound[0])?
@@ -347,18 +360,8 @@ impl Binder<'_> {
 
     /// `float8(x)`: a type's name used as a function is a cast.
     fn type_call(&mut self, name: &str, e: &Expr) -> Result<Option<Expr>> {
-        let to = match name {
-            "int2" => DataType::Int2,
-            "int4" => DataType::Int4,
-            "int8" => DataType::Int8,
-            "float4" => DataType::Float4,
-            "float8" => DataType::Float8,
-            "numeric" => DataType::Numeric(None),
-            "text" => DataType::Text(None),
-            "bool" => DataType::Bool,
-            "date" => DataType::Date,
-            "timestamptz" => DataType::TimestampTz,
-            _ => return Ok(None),
+        let Some(to) = cast_called(name) else {
+            return Ok(None);
         };
         match type_of(e) {
             Some(from) if !casts_explicitly(from, to) => Ok(None),
@@ -633,4 +636,21 @@ fn registered(declared: &ast::DataType) -> Option<String> {
             | "char"
     )
     .then_some(name)
+}
+
+/// The type whose name can be used as a function.
+fn cast_called(name: &str) -> Option<DataType> {
+    Some(match name {
+        "int2" => DataType::Int2,
+        "int4" => DataType::Int4,
+        "int8" => DataType::Int8,
+        "float4" => DataType::Float4,
+        "float8" => DataType::Float8,
+        "numeric" => DataType::Numeric(None),
+        "text" => DataType::Text(None),
+        "bool" => DataType::Bool,
+        "date" => DataType::Date,
+        "timestamptz" => DataType::TimestampTz,
+        _ => return None,
+    })
 }

@@ -190,7 +190,8 @@ pub(crate) fn undefined(name: &str, types: &[Option<DataType>]) -> Failure {
         failure
     };
     let exists = !overloads(name).is_empty();
-    match similar(name, names()) {
+    let bound_by_name = ["text_match", "bm25_score"];
+    match similar(name, names().chain(bound_by_name)) {
         Some(near) if !exists && what == "function" => {
             failure.with_hint(format!("Perhaps you meant \"{near}\"."))
         }
