@@ -17,6 +17,9 @@ pub struct Setting {
     set: fn(&mut Config, &str) -> std::result::Result<(), String>,
 }
 
+/// Less would checkpoint after every few statements.
+const CHECKPOINT_LOG_MIN: u64 = 64 << 10;
+
 /// Which I/O backend the cores use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IoSetting {
@@ -39,6 +42,8 @@ pub struct Config {
     pub io: IoSetting,
     /// Bytes for statements and caches together.
     pub memory: Option<u64>,
+    /// Bytes of a core's log after which its shards are checkpointed.
+    pub checkpoint_log: Option<u64>,
 }
 
 /// Every setting there is.
@@ -133,6 +138,19 @@ pub static SETTINGS: &[Setting] = &[
             Ok(())
         },
     },
+    Setting {
+        name: "checkpoint_log",
+        help: "log of a core after which its shards are checkpointed, such as 256MB",
+        default: "64MB, or less when replaying it would take long",
+        set: |c, v| {
+            let log = bytes(v)?;
+            if log < CHECKPOINT_LOG_MIN {
+                return Err("checkpoint_log is at least 64kB".to_owned());
+            }
+            c.checkpoint_log = Some(log);
+            Ok(())
+        },
+    },
 ];
 
 fn number<T: std::str::FromStr>(text: &str) -> std::result::Result<T, String> {
@@ -174,6 +192,7 @@ impl Default for Config {
             cores: None,
             io: IoSetting::Auto,
             memory: None,
+            checkpoint_log: None,
         }
     }
 }

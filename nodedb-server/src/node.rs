@@ -122,7 +122,7 @@ impl Node {
             latch: NodeLatch::default(),
             covered: Covered::new(layout.cores),
         };
-        let template = core_template(&data_dir, &layout)?;
+        let template = core_template(&data_dir, &layout, config.checkpoint_log)?;
         let cores = start_cores(&layout, io, &template, core_ends, &shared)?;
         let facts = facts(config, manifest.shards, manifest.key_seed()?, &layout);
         let executor = executor(config)?;
@@ -266,7 +266,11 @@ fn open_log(config: EventLogConfig, io: IoChoice) -> OpenEventLog {
 }
 
 /// The settings that all cores share.
-fn core_template(data_dir: &DataDir, layout: &Layout) -> Result<CoreConfig> {
+fn core_template(
+    data_dir: &DataDir,
+    layout: &Layout,
+    checkpoint_log: Option<u64>,
+) -> Result<CoreConfig> {
     let manifest = &data_dir.manifest;
     let mut config = CoreConfig::new(
         CoreId(0),
@@ -276,6 +280,9 @@ fn core_template(data_dir: &DataDir, layout: &Layout) -> Result<CoreConfig> {
     );
     config.database = manifest.database_id()?;
     config.epoch = next_epoch(&data_dir.path.join("wal"))?;
+    if let Some(bytes) = checkpoint_log {
+        config.checkpoint_log_bytes = bytes;
+    }
     Ok(config)
 }
 

@@ -70,7 +70,7 @@ impl Server {
             .arg("serve")
             .args(["--pg-port", "0", "--http-port", "0", "--native-port", "0"])
             .args(["--shards", "4", "--cores", &start.cores.to_string()])
-            .args(["--io", start.io])
+            .args(["--io", start.io, "--checkpoint-log", "64kB"])
             .arg("--data-dir")
             .arg(folder)
             .stdin(Stdio::null());

@@ -114,6 +114,7 @@ impl Machine {
             let config = CoreConfig {
                 epoch: self.starts,
                 page_faults: true,
+                checkpoint_units: 400,
                 small_segments: true,
                 faults: self.faults,
                 ..CoreConfig::new(ends.core, cores, SHARDS, PathBuf::from("/"))
