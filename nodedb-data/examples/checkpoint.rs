@@ -18,7 +18,7 @@ use nodedb_bridge::reply::{Frame, ReplyReader, open};
 use nodedb_bridge::request::{Op, Request, Statement};
 use nodedb_bridge::upcall::Upcall;
 use nodedb_bridge::wiring::{Depths, WorkerEnds, wire};
-use nodedb_data::core::{Core, CoreConfig, Covered, NodeLatch, Progress, Shared};
+use nodedb_data::core::{Core, CoreConfig, Covered, NodeLatch, Progress, Shared, thread_cpu_ns};
 use nodedb_data::io::threads::ThreadIo;
 use nodedb_data::io::uring::UringIo;
 use nodedb_data::io::{Io, probe_uring};
@@ -48,13 +48,6 @@ impl TimeSource for MachineTime {
     fn monotonic_ns(&self) -> u64 {
         self.0.elapsed().as_nanos() as u64
     }
-}
-
-/// CPU time of this thread, nanoseconds.
-fn cpu_ns() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat");
-    let first = stat.ok().and_then(|s| s.split(' ').next()?.parse().ok());
-    first.unwrap_or(0)
 }
 
 struct Node {
@@ -101,9 +94,9 @@ impl Node {
     }
 
     fn step(&mut self) {
-        let began = cpu_ns();
+        let began = thread_cpu_ns();
         let progress = self.core.step(self.clock.time().monotonic_ns());
-        self.longest_us = self.longest_us.max((cpu_ns() - began) / 1000);
+        self.longest_us = self.longest_us.max((thread_cpu_ns() - began) / 1000);
         match progress {
             Progress::Broken(failure) => panic!("{failure:?}"),
             Progress::Idle { .. } => {

@@ -20,7 +20,8 @@ use std::rc::Rc;
 use nodedb_bridge::request::CheckpointReport;
 use nodedb_types::{Failure, Result, ShardId, SqlState, TxnId};
 
-use super::executor::Signal;
+use super::executor::{Signal, first_of};
+use super::reply::{Reply, cancelled};
 use super::state::State;
 use crate::shard::Shard;
 use crate::shard::image::{FrozenShard, Mark};
@@ -41,6 +42,11 @@ pub struct Checkpoint {
     is_wanted: Cell<bool>,
     is_running: Cell<bool>,
     wanted: Signal,
+    /// Rounds begun so far, and how the last one that ended did so.
+    begun: Cell<u64>,
+    ended: RefCell<Option<(u64, Result<()>)>>,
+    /// A round has ended, or there will be none.
+    over: Signal,
     /// The shard that is to be frozen, and then what came of it.
     to_freeze: Cell<Option<ShardId>>,
     frozen: RefCell<Option<Result<FrozenShard>>>,
@@ -67,6 +73,8 @@ pub struct CheckpointStats {
     pub abandoned: u64,
     /// Bytes of pieces written.
     pub bytes: u64,
+    /// Indexes that this start brought back from their images.
+    pub images: u64,
 }
 
 impl Checkpoint {
@@ -124,6 +132,24 @@ impl State {
         }
     }
 
+    /// Waits for a round that begins from now on. Fails as the round does.
+    pub async fn await_checkpoint(&self, reply: &Reply) -> Result<()> {
+        let wanted = self.checkpoint.begun.get() + 1;
+        self.want_checkpoint();
+        loop {
+            let over = self.checkpoint.over.wait();
+            self.latch.check()?;
+            if let Some((round, result)) = &*self.checkpoint.ended.borrow()
+                && *round >= wanted
+            {
+                return result.clone();
+            }
+            if !first_of(over, reply.cancelled()).await {
+                return Err(cancelled());
+            }
+        }
+    }
+
     /// Makes checkpoints whenever they are asked for; one task of the core.
     pub async fn checkpoint_loop(self: Rc<State>) {
         let checkpoint = &self.checkpoint;
@@ -135,6 +161,7 @@ impl State {
             }
             if self.latch.why().is_some() {
                 checkpoint.is_wanted.set(false);
+                checkpoint.over.notify();
                 return;
             }
             if !self.covered.all_recovered() {
@@ -143,6 +170,8 @@ impl State {
             }
             checkpoint.is_running.set(true);
             checkpoint.is_wanted.set(false);
+            let round = checkpoint.begun.get() + 1;
+            checkpoint.begun.set(round);
             let units = checkpoint.replay_units.replace(0);
             let log_bytes = checkpoint.log_bytes.replace(self.wal().stats().bytes);
             let ended = self.checkpoint_round().await;
@@ -153,12 +182,16 @@ impl State {
                     .set(checkpoint.replay_units.get() + units);
                 checkpoint.log_bytes.set(log_bytes);
             }
+            if let Err(failure) = &ended
+                && failure.code() == SqlState::IoError
+            {
+                self.latch_node(failure);
+            }
+            *checkpoint.ended.borrow_mut() = Some((round, ended.clone()));
+            checkpoint.over.notify();
             match ended {
                 Ok(()) => {}
-                Err(failure) if failure.code() == SqlState::IoError => {
-                    self.latch_node(&failure);
-                    return;
-                }
+                Err(_) if self.latch.why().is_some() => return,
                 // Short of space, or of memory: the state before counts, and the log still has
                 // everything since.
                 Err(_) => {
@@ -193,7 +226,7 @@ impl State {
         self.timers.until(Some(until)).await;
     }
 
-    fn count(&self, change: impl FnOnce(&mut CheckpointStats)) {
+    pub fn count(&self, change: impl FnOnce(&mut CheckpointStats)) {
         let mut stats = self.checkpoint.stats.get();
         change(&mut stats);
         self.checkpoint.stats.set(stats);

@@ -1,7 +1,7 @@
 //! What a core's thread asks of the operating system that the standard library has no word for.
 
 /// CPU time of the calling thread, nanoseconds.
-pub(super) fn thread_cpu_ns() -> u64 {
+pub fn thread_cpu_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -46,6 +46,7 @@ use nodedb_types::{Failure, Result};
 pub use config::{CoreConfig, Faults};
 pub use covered::Covered;
 use executor::Executor;
+pub use ffi::thread_cpu_ns;
 pub use latch::NodeLatch;
 use reply::Reply;
 use state::State;

@@ -28,6 +28,8 @@ use crate::wal::RecordKind;
 const BUILD_ROWS: usize = 64;
 /// Bytes of a row that cost a unit to index.
 const INDEX_BYTES_PER_UNIT: usize = 8;
+/// Rows on a core from which on an index is in a checkpoint before it is public.
+const PUBLISH_ROWS: u64 = 1_000;
 /// Rows between two words about the progress.
 const PROGRESS_ROWS: u64 = 1024;
 
@@ -44,11 +46,17 @@ impl State {
             SchemaStep::BuildIndex { index, .. } => return self.build(index, reply).await,
             SchemaStep::PublishIndex(id) => {
                 let complete = |(_, i): &(Rc<Table>, TableIndex)| i.built.get() == u32::MAX;
-                if !self.index_parts(id)?.iter().all(complete) {
+                let parts = self.index_parts(id)?;
+                if !parts.iter().all(complete) {
                     return Err(Failure::new(
                         SqlState::ObjectNotInPrerequisiteState,
                         "the index has not been built",
                     ));
+                }
+                // A start loads it from the checkpoint, and builds it only when that takes no time.
+                let rows: u64 = parts.iter().map(|(t, _)| t.rows()).sum();
+                if rows >= PUBLISH_ROWS {
+                    self.await_checkpoint(reply).await?;
                 }
                 SchemaRecord::PublishIndex(id)
             }

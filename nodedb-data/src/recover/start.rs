@@ -77,8 +77,13 @@ impl Start {
         root: &Root,
     ) -> Result<()> {
         let faults = state.config.page_faults;
-        let Loaded { manifest, dropped } =
-            image::load(shard, file, root, &state.budget, faults).await?;
+        let loaded = image::load(shard, file, root, &state.budget, faults).await?;
+        let Loaded {
+            manifest,
+            images,
+            dropped,
+        } = loaded;
+        state.count(|stats| stats.images += images);
         let mut catalog = state.catalog.borrow_mut();
         for table in manifest.tables.iter().filter(|t| !t.dropped) {
             catalog.insert(table.collection.id, table.collection.clone());

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use nodedb_bridge::plan::Extent;
-use nodedb_types::schema::IndexState;
 use nodedb_types::{Collection, CommitTs, Index, IndexId, Lsn, Result, TxnId};
 
 use super::Shard;
@@ -35,6 +34,9 @@ use crate::wal::{ChainId, Position};
 
 /// Bytes of a part that are gathered before they are written.
 const PART_BYTES: usize = 256 << 10;
+/// Pieces freed in a row, and units for each.
+const FREED_AT_A_TIME: usize = 128;
+const FREE_UNITS: u32 = 2;
 
 /// What is on disk of a shard.
 #[derive(Default)]
@@ -86,9 +88,8 @@ impl Table {
         let dropped = self.is_dropped();
         let mut indexes = Vec::new();
         for index in self.indexes.borrow().iter().filter(|_| !dropped) {
-            let public = index.definition.state == IndexState::Public;
-            let whole = index.built.get() == u32::MAX;
-            let image = match public && whole {
+            // One that is not public yet becomes so by a record behind this checkpoint, or goes.
+            let image = match index.built.get() == u32::MAX {
                 true => index.engine.borrow_mut().freeze()?,
                 false => None,
             };
@@ -160,7 +161,12 @@ impl Shard {
         drop(frozen);
         match written {
             Ok(bytes) => {
-                file.free(freed);
+                for pieces in freed.chunks(FREED_AT_A_TIME) {
+                    file.free(pieces);
+                    if !budget.spend(FREED_AT_A_TIME as u32 * FREE_UNITS) {
+                        budget.turn().await;
+                    }
+                }
                 Ok(bytes)
             }
             Err(failure) => {
@@ -332,6 +338,8 @@ pub async fn read_manifest(reader: &mut PieceReader<'_>, root: &Root) -> Result<
 /// What a shard's checkpoint holds beside its tables.
 pub struct Loaded {
     pub manifest: Manifest,
+    /// Indexes that came back from their images.
+    pub images: u64,
     /// Tables whose rows are still to be freed.
     pub dropped: Vec<Rc<Table>>,
 }
@@ -370,9 +378,14 @@ pub async fn load(
     let store = &shard.store;
     store.sequence.set(root.sequence);
     *store.manifest.borrow_mut() = root.manifest.iter().map(|&p| file.own(p)).collect();
+    let images = parts.len() as u64;
     *store.parts.borrow_mut() = parts;
     *store.file.borrow_mut() = Some(Rc::new(file));
-    Ok(Loaded { manifest, dropped })
+    Ok(Loaded {
+        manifest,
+        images,
+        dropped,
+    })
 }
 
 struct LoadTable<'a, 'b> {

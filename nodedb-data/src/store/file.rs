@@ -158,9 +158,9 @@ impl StoreFile {
     }
 
     /// Frees pieces that no durable root names any more.
-    pub fn free(&self, pieces: Vec<Piece>) {
+    pub fn free(&self, pieces: &[Piece]) {
         let mut slots = self.slots.borrow_mut();
-        pieces.into_iter().for_each(|p| slots.release(p));
+        pieces.iter().for_each(|&p| slots.release(p));
     }
 
     /// Bytes of the file up to its last piece, and how many of them are free.

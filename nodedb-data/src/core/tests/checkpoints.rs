@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nodedb_bridge::expression::{Rewrite, RowRewrite};
 use nodedb_bridge::plan::{OnConflict, Outcome, RowAction, RowWrite, SchemaStep};
-use nodedb_types::{CommitTs, IndexId, Result, SqlState};
+use nodedb_types::{CommitTs, Index, IndexId, Result, SqlState};
 
 use super::machine::{
     COLLECTION, Cells, Machine, Node, collection, encode, fails, index_on_n, index_on_t,
@@ -45,19 +45,20 @@ fn checkpoint(node: &mut Node) -> Option<()> {
     node.until(|node| ended(node) >= wanted)
 }
 
+fn index_steps(definition: Arc<Index>) -> [SchemaStep; 3] {
+    let index = definition.id;
+    let snapshot = CommitTs(0);
+    [
+        SchemaStep::AddIndex(definition),
+        SchemaStep::BuildIndex { index, snapshot },
+        SchemaStep::PublishIndex(index),
+    ]
+}
+
 /// An ordered index and one whose parts are merged.
 fn build_indexes(node: &mut Node) -> Option<()> {
     for definition in [index_on_n(INDEX), index_on_t(IndexId(6))] {
-        let index = definition.id;
-        let steps = [
-            SchemaStep::AddIndex(definition),
-            SchemaStep::BuildIndex {
-                index,
-                snapshot: CommitTs(0),
-            },
-            SchemaStep::PublishIndex(index),
-        ];
-        for step in steps {
+        for step in index_steps(definition) {
             node.schema(step)?.unwrap();
         }
     }
@@ -281,6 +282,40 @@ fn a_dropped_collection_gives_its_room_back() {
             _ => assert!(store <= largest, "round {round}: {store} of {largest}"),
         }
     }
+}
+
+#[test]
+fn a_large_index_is_in_a_checkpoint_before_it_is_public() {
+    let mut machine = Machine::new(38, 4);
+    let mut node = with_collection(&mut machine, 1);
+    for from in (0..1200).step_by(50) {
+        let rows = (from..from + 50).map(|id| node.put(id, Some(7), "row"));
+        let rows = rows.collect();
+        node.write(rows).unwrap().result.unwrap();
+    }
+    build_indexes(&mut node).unwrap();
+    drop(node);
+    machine.restart(TearVariant::LoseUnsynced);
+    let mut node = machine.start(2).unwrap();
+    let images: u64 = node.cores.iter().map(|c| c.checkpoints().images).sum();
+    assert_eq!(images, 8, "two a shard");
+    assert_eq!(node.count(INDEX, 7, 7).unwrap(), 1200);
+    assert!(node.check().unwrap().is_empty());
+    // Without space for the checkpoint there is no index, and the rows are as they were.
+    node.schema(SchemaStep::DropIndex(INDEX)).unwrap().unwrap();
+    let used: u64 = machine.disk.files().iter().map(|(_, len)| len).sum();
+    machine.disk.set_capacity(Some(used));
+    for id in 0..1200 {
+        let row = node.put(id, Some(8), "row");
+        if node.write(vec![row]).unwrap().result.is_err() {
+            break;
+        }
+    }
+    let ended = index_steps(index_on_n(INDEX)).map(|step| node.schema(step).unwrap());
+    let refused = ended.into_iter().find_map(Result::err);
+    assert_eq!(refused.unwrap().code(), SqlState::DiskFull);
+    machine.disk.set_capacity(None);
+    assert_eq!(node.all().unwrap().len(), 1200);
 }
 
 #[test]
