@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nodedb_bridge::clock::{Clock, Snapshots, TimeSource};
+use nodedb_bridge::port::EventLog;
 use nodedb_bridge::reply::Pump;
 use nodedb_bridge::upcall::Upcall;
 use nodedb_bridge::wiring::{Depths, EventEnds, wire};
@@ -23,7 +24,10 @@ use nodedb_control::runtime::Runtime;
 use nodedb_control::session::Session;
 use nodedb_control::session::execution::Execution;
 use nodedb_data::core::{Core, CoreConfig, Covered, Faults, NodeLatch, Progress, Shared};
+use nodedb_data::emit::log::{EventLogConfig, LogReader};
 use nodedb_data::io::sim::{SimDisk, TearVariant};
+use nodedb_event::log::LogServer;
+use nodedb_event::{LogClient, Plane};
 use nodedb_types::{Failure, Value, arrow_map, text};
 
 use crate::tasks::{Tasks, Time};
@@ -88,6 +92,7 @@ impl Machine {
         if let Some(failure) = server.broken.take() {
             return Ok(Err(failure));
         }
+        server.begin_events(self.starts);
         let worker = server.worker.clone();
         let booted = server.run(async move { boot::boot(&worker).await })?;
         Ok(booted.map(|()| server))
@@ -146,7 +151,8 @@ impl Machine {
             tasks,
             over,
             broken: None,
-            events,
+            event_ends: Some(events),
+            events: None,
             disk: self.disk.clone(),
             time: self.time.clone(),
             random: Random::new(self.seed ^ u64::from(self.starts) << 32),
@@ -172,9 +178,10 @@ pub struct Server {
     over: Arc<AtomicBool>,
     /// A core could not recover.
     broken: Option<Failure>,
-    /// Nobody reads the events, so their rings are full: writers must not care.
-    #[expect(dead_code, reason = "held so that the rings stay open")]
-    events: EventEnds,
+    /// Takes a turn now and then, so the cores' rings are often full: writers must not care.
+    events: Option<(Plane, LogServer)>,
+    /// Until the plane begins.
+    event_ends: Option<EventEnds>,
     disk: SimDisk,
     time: Arc<Time>,
     random: Random,
@@ -203,10 +210,45 @@ impl Server {
                         upcall::answer(&self.worker, call);
                     }
                 }
+                self.step_events();
                 while self.tasks.step(&mut self.random) {}
             }
         }
         (turn, self.disk.operations()).hash(&mut *self.trace.borrow_mut());
+    }
+
+    /// The plane begins behind what the recovery has concluded.
+    fn begin_events(&mut self, epoch: u32) {
+        let ends = self.event_ends.take().expect("it begins once");
+        let config = EventLogConfig {
+            data_dir: PathBuf::from("/"),
+            database: 0,
+            epoch,
+            log_ends: ends.log_ends.clone(),
+        };
+        let disk = self.disk.clone();
+        let (client, log) = LogClient::beside(Box::new(move || {
+            let log = LogReader::open(config.clone(), Box::new(disk.io()))?;
+            Ok(Box::new(log) as Box<dyn EventLog>)
+        }));
+        let node = &self.worker.node;
+        let (plane, streams) = Plane::new(ends, node.clock.clone(), client);
+        // The node was just made, so nobody has plugged anything in.
+        let _ = node.streams.set(Arc::new(streams));
+        self.events = Some((plane, log));
+    }
+
+    fn step_events(&mut self) {
+        let Some((plane, log)) = &mut self.events else {
+            return;
+        };
+        while let Some(read) = plane.accept() {
+            self.tasks.spawn(Box::pin(read));
+        }
+        if plane.is_read() || self.random.below(8) == 0 {
+            plane.drain();
+        }
+        log.step();
     }
 
     /// Steps until `done`.

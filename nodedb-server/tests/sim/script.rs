@@ -6,6 +6,7 @@
 //! those, or after those and the one that was under way.
 
 use nodedb_data::io::sim::TearVariant;
+use nodedb_types::SqlState;
 
 use crate::machine::{Down, Machine, Rows, Server};
 use crate::workload::random::setting;
@@ -13,6 +14,7 @@ use crate::workload::random::setting;
 pub const STATEMENTS: &[&str] = &[
     "CREATE TABLE t (id BIGINT PRIMARY KEY, n INT, s TEXT, at GEOGRAPHY(POINT), e VECTOR(2))",
     "INSERT INTO t (id, n, s) VALUES (1, 10, 'one memory')",
+    "CREATE CHANGE STREAM changes ON t",
     "INSERT INTO t VALUES (2, 20, 'two debugging', 'POINT(13 52)', '[1,0]'), (3, 30, 'three', NULL, '[0,1]'), \
      (4, 40, NULL, 'POINT(2 48)', NULL), (5, 50, 'five memory', 'POINT(12 41)', '[1,1]')",
     "CREATE INDEX t_n ON t (n)",
@@ -64,9 +66,35 @@ pub fn shown(server: &mut Server) -> Result<Rows, Down> {
             // There is an answer only when there is the index.
             let found = server.sql("SELECT id FROM t WHERE text_match(t, 'memory') ORDER BY id")?;
             all.extend(found.unwrap_or_default());
+            all.extend(events(server)?);
         }
     }
     Ok(all)
+}
+
+/// The events of the stream, once there is one: their timestamps are of the run, and rows of one
+/// statement come in any order.
+fn events(server: &mut Server) -> Result<Rows, Down> {
+    let read = "SELECT * FROM STREAM changes";
+    let found = match server.sql(read)? {
+        // The log is opened anew after a disk's failure.
+        Err(failure) if failure.code() == SqlState::IoError => server.sql(read)?,
+        found => found,
+    };
+    let mut rows = match found {
+        Err(failure) if failure.code() == SqlState::UndefinedObject => return Ok(Rows::new()),
+        found => found.unwrap_or_else(|e| panic!("{read}: {e:?}")),
+    };
+    let mut commit = (None, 0);
+    for row in &mut rows {
+        let commit_ts = row[0].take();
+        if commit.0 != commit_ts {
+            commit = (commit_ts, commit.1 + 1);
+        }
+        row[0] = Some(format!("commit {:03}", commit.1));
+    }
+    rows.sort();
+    Ok(rows)
 }
 
 /// What the database shows after each number of statements.
@@ -83,6 +111,16 @@ pub fn states_on(machine: &mut Machine) -> Vec<Rows> {
         server.rows(sql).expect("no power fails here");
         states.push(shown(&mut server).expect("no power fails here"));
     }
+    let is_event = |row: &Vec<Option<String>>| {
+        let first = row.first().and_then(|cell| cell.as_deref());
+        first.is_some_and(|text| text.starts_with("commit 0"))
+    };
+    let events = states
+        .last()
+        .into_iter()
+        .flatten()
+        .filter(|row| is_event(row));
+    assert!(events.count() > 20, "the stream shows what the script does");
     states
 }
 

@@ -38,7 +38,7 @@ fn put(node: &mut Node, id: i64, text: &str) -> Option<()> {
 }
 
 /// Checkpoints of all shards.
-fn checkpoint(node: &mut Node) -> Option<()> {
+pub(super) fn checkpoint(node: &mut Node) -> Option<()> {
     let ended = |node: &Node| -> u64 { node.cores.iter().map(|c| c.checkpoints().ended).sum() };
     let wanted = ended(node) + 4;
     node.cores.iter().for_each(|core| core.checkpoint());

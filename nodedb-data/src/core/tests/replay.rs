@@ -11,6 +11,7 @@ use nodedb_bridge::plan::{Outcome, SchemaStep};
 use nodedb_bridge::port::{EventLog, EventPosition, LogQuery};
 use nodedb_types::{CollectionId, CommitTs, SqlState};
 
+use super::checkpoints::checkpoint;
 use super::machine::{COLLECTION, Machine, Node, encode, with_collection};
 use crate::emit::log::{EventLogConfig, LogReader};
 use crate::io::sim::TearVariant;
@@ -282,5 +283,61 @@ fn released_segments_are_refused_and_the_rest_is_whole() {
             assert!(bytes > 1_000_000, "{bytes} bytes are left");
             assert!(left.len() < emitted.len());
         }
+    }
+}
+
+#[test]
+fn what_is_kept_is_whole_through_checkpoints_and_restarts() {
+    let mut machine = Machine::new(24, 4);
+    machine.checkpoint_units = 3_000;
+    let mut node = with_collection(&mut machine, 2);
+    emit(&mut node, 1_500_000);
+    let mut emitted = Events::new();
+    let big = |id: i64| (id % 50, Some(encode(id % 50, None, &"w".repeat(60_000))));
+    for (round, cores) in [(0, 2), (1, 4), (2, 1), (3, 2), (4, 2)] {
+        if round > 0 {
+            drop(node);
+            machine.restart(TearVariant::LoseUnsynced);
+            node = machine.start(cores).unwrap();
+            collect(&mut node, &mut emitted);
+        }
+        for id in 0..30 {
+            if id % 3 == 0 {
+                transaction(&mut node, &[big(id), big(id + 7), big(id + 19)]);
+            } else {
+                let row = node.put(id % 50, None, &"v".repeat(60_000));
+                node.write(vec![row]).unwrap().result.unwrap();
+            }
+            collect(&mut node, &mut emitted);
+        }
+        for _ in 0..2 {
+            checkpoint(&mut node).unwrap();
+        }
+        let mut log = reader(&machine, &node);
+        let all = query(&mut node, CommitTs(1), 200_000);
+        let left = read(&mut log, all.clone());
+        let from = *left.keys().next().unwrap();
+        assert_eq!(left, emitted.clone().split_off(&from), "round {round}");
+        let image = |image: &Option<Arc<[u8]>>| image.as_ref().map_or(0, |i| i.len());
+        let images = left
+            .values()
+            .flatten()
+            .map(|e| image(&e.before) + image(&e.after));
+        let bytes: usize = images.sum();
+        assert!(bytes > 1_000_000, "round {round}: {bytes} bytes are left");
+        if left.len() < emitted.len() {
+            let first = emitted.keys().next().unwrap().commit_ts;
+            assert!(refused(&mut log, &all, first));
+        }
+        let files = machine.disk.files();
+        let log_files = files.iter().filter(|(path, _)| path.starts_with("/wal"));
+        let on_disk: u64 = log_files.map(|(_, len)| len).sum();
+        // What is kept, and of each core the segment in use, the next, and one kept in part.
+        let most = 3 << 20;
+        assert!(
+            on_disk < most + 4 * (3 << 20),
+            "round {round}: {on_disk} bytes of log"
+        );
+        assert!(round < 3 || left.len() < emitted.len());
     }
 }
