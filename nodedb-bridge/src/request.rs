@@ -125,6 +125,8 @@ pub struct CoreReport {
     pub turns_wall: [u64; 6],
     /// Bytes of log that exist: what a restart reads, what streams keep, and what is prepared.
     pub wal_bytes: u64,
+    /// Commits in one shard that found the event ring full: streams read them from the log.
+    pub events_left_to_log: u64,
     /// Bytes of memory by what they are for.
     pub memory: MemoryReport,
     pub checkpoints: CheckpointReport,

@@ -375,6 +375,7 @@ async fn answer(
 fn report(state: &State, turns: Turns) -> CoreReport {
     let tables = state.shards.values().flat_map(|s| s.tables());
     CoreReport {
+        events_left_to_log: state.emitter.left_to_log(),
         collections: state.catalog.borrow().values().cloned().collect(),
         indexes: state.known_indexes(),
         leases: state.leases.borrow().all().to_vec(),

@@ -27,6 +27,8 @@ pub struct Emitter {
     log_end: Arc<AtomicU64>,
     /// The first commit that was left out and not spoken of yet.
     left_out: Cell<Option<CommitTs>>,
+    /// Batches left out so far.
+    left_to_log: Cell<u64>,
     /// Something was put into the ring since the last wake.
     rung: Cell<bool>,
 }
@@ -44,6 +46,7 @@ impl Emitter {
             wake,
             low,
             left_out: Cell::new(None),
+            left_to_log: Cell::new(0),
             rung: Cell::new(false),
         }
     }
@@ -54,6 +57,7 @@ impl Emitter {
         if !self.settle() || !self.push(Emitted::Batch(batch)) {
             let first = self.left_out.get().map_or(commit_ts, |f| f.min(commit_ts));
             self.left_out.set(Some(first));
+            self.left_to_log.set(self.left_to_log.get() + 1);
         }
     }
 
@@ -67,6 +71,11 @@ impl Emitter {
             self.left_out.set(None);
         }
         said
+    }
+
+    /// Batches left out so far.
+    pub fn left_to_log(&self) -> u64 {
+        self.left_to_log.get()
     }
 
     /// Whether there is room for a word that waits; looked at before sleeping. The event plane
@@ -133,6 +142,7 @@ mod tests {
         for ts in 1..=5 {
             emitter.emit(batch(ts));
         }
+        assert_eq!(emitter.left_to_log(), 3);
         assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(1)));
         assert!(matches!(rx.pop(), Ok(Emitted::Batch(b)) if b.commit_ts == CommitTs(2)));
         assert!(emitter.settle());

@@ -101,7 +101,7 @@ type PerCore = (
 );
 
 fn cores(out: &mut String, reports: &[CoreReport]) {
-    let plain: [PerCore; 8] = [
+    let plain: [PerCore; 9] = [
         (
             "ndb_rows",
             "gauge",
@@ -113,6 +113,12 @@ fn cores(out: &mut String, reports: &[CoreReport]) {
             "gauge",
             "Bytes of log that exist: for a restart, for streams, and prepared.",
             |r| r.wal_bytes,
+        ),
+        (
+            "ndb_events_left_to_log_total",
+            "counter",
+            "Commits that change streams read from the log, their ring having been full.",
+            |r| r.events_left_to_log,
         ),
         (
             "ndb_checkpoints_total",
