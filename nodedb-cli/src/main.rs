@@ -93,6 +93,15 @@ struct Demo {
 }
 
 fn main() -> ExitCode {
+    let first = std::env::args_os().nth(1);
+    if let Some(Err(typo)) = first
+        .as_ref()
+        .and_then(|w| w.to_str())
+        .map(check_is_no_typo)
+    {
+        eprintln!("ndb: {typo}");
+        return ExitCode::FAILURE;
+    }
     let command = Cli::command().subcommand(serve::command());
     let arguments = command.get_matches();
     let done = match arguments.subcommand() {
@@ -135,7 +144,6 @@ fn run(cli: Cli) -> Result<Exit> {
             Some(Command::Demo(demo)) => run_demo(demo).await,
             None => {
                 let dir = cli.data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR));
-                check_is_no_typo(&dir)?;
                 let node = Embedded::open(&dir).await?;
                 let exit = statements(node.client().clone(), cli.statements).await?;
                 node.close()?;
@@ -145,12 +153,12 @@ fn run(cli: Cli) -> Result<Exit> {
     })
 }
 
-/// A word that is nearly a command is not taken for a new data directory.
-fn check_is_no_typo(dir: &Path) -> Result<()> {
-    let Some(word) = dir.to_str().filter(|_| !dir.exists()) else {
-        return Ok(());
-    };
+/// A first word that is nearly a command is not taken for a new data directory.
+fn check_is_no_typo(word: &str) -> Result<()> {
     let commands = ["serve", "sql", "import", "demo", "help"];
+    if word.starts_with('-') || commands.contains(&word) || Path::new(word).exists() {
+        return Ok(());
+    }
     if let Some(near) = nearest(word, commands.into_iter()) {
         bail!("no command \"{word}\"\n  did you mean \"{near}\"? A new data directory is ./{word}");
     }
