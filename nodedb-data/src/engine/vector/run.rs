@@ -9,7 +9,7 @@ use crate::set::BlockSet;
 /// Bytes of the vectors of a full run: large enough for a scan to run on, small enough that its
 /// growth by doubling is no long piece.
 pub(super) const RUN_BYTES: usize = 1 << 20;
-/// Most vectors of a run, for few dimensions.
+/// Most vectors of a run, for few dimensions. With [`RUN_BYTES`] it is part of the image's format.
 const SLOTS_MAX: usize = 4096;
 
 // A slot is named by 16 bits among the dead.
