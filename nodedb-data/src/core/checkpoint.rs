@@ -244,6 +244,10 @@ impl State {
             let written = shard
                 .write_checkpoint(frozen, &self.io, &dir, &self.budget)
                 .await?;
+            // Engines may merge what was sealed for their images, and free what those shared.
+            for table in shard.tables() {
+                self.upkeep.changed(&table);
+            }
             self.count(|stats| {
                 stats.ended += 1;
                 stats.bytes += written;

@@ -340,6 +340,11 @@ impl Corpus {
         self.epoch += 1;
     }
 
+    #[cfg(test)]
+    pub(super) fn retired(&self) -> usize {
+        self.retired.len()
+    }
+
     /// Heap bytes, roughly.
     pub(super) fn bytes(&self) -> usize {
         let parts: usize = self.parts.iter().map(Part::bytes).sum();

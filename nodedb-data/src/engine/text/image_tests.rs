@@ -147,6 +147,24 @@ fn an_unchanged_index_is_not_written_again() {
     assert_ne!(third[0], second[0]);
 }
 
+/// What was merged while a checkpoint wrote it goes, in pieces, once that is over.
+#[test]
+fn what_an_image_shared_is_freed_after_it() {
+    let mut index = open(true, Limits::default());
+    let mut model = Model::new();
+    for id in 1..300 {
+        let text = [Some(format!("row {id} of many")), None];
+        write(&mut index, &mut model, id, Some(text));
+    }
+    let frozen = index.freeze().unwrap().unwrap();
+    settle(&mut index, 50);
+    assert_eq!(index.state.get_mut().corpus.retired(), 1);
+    drop(frozen);
+    settle(&mut index, 50);
+    assert_eq!(index.state.get_mut().corpus.retired(), 0);
+    assert_eq!(of_rows(&index, &model), hashes(&mut index));
+}
+
 /// Of a large row on its way in, or out, at the freeze, nothing is lost and nothing is left.
 #[test]
 fn a_large_row_may_be_under_way() {
