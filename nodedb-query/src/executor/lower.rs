@@ -25,7 +25,7 @@ use super::error::wrap;
 use super::expression::{Schemas, name};
 use super::leaf::{LeafTable, Ready, schema_of};
 use super::stream::{Batches, StreamTable};
-use crate::expr::builder::{array_of, batch_of};
+use crate::expr::builder::{array_of, batch_of, result_schema};
 use crate::expr::{ColumnId, Expr};
 use crate::plan::Environment;
 use crate::rel::{
@@ -697,7 +697,7 @@ fn constant_rows(
             data_type: *data_type,
         });
     }
-    batch_of(&named, arrays, rows.len())
+    batch_of(result_schema(&named), arrays, rows.len())
 }
 
 /// `returns` tells the sum of bigint, which is exact, from that of smaller integers.

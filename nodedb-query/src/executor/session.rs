@@ -18,7 +18,7 @@ use super::lower::Lowering;
 use super::memory::AccountPool;
 use super::stream::Batches;
 use super::{RelationalPlan, RunContext};
-use crate::expr::builder::{batch_of, rows_only};
+use crate::expr::builder::{batch_of, result_schema, rows_only};
 use crate::expr::{ColumnId, Expr, eval};
 use crate::rel::Rel;
 
@@ -78,10 +78,11 @@ async fn start(
         .map_err(unwrap)?;
     let physical = one_after_another(physical).map_err(unwrap)?;
     let rows = physical.execute(0, state.task_ctx()).map_err(unwrap)?;
+    let schema = result_schema(&columns);
     let rows = rows.map(move |batch| {
         let batch = batch.map_err(unwrap)?;
         let rows = batch.num_rows();
-        batch_of(&columns, batch.columns().to_vec(), rows)
+        batch_of(schema.clone(), batch.columns().to_vec(), rows)
     });
     Ok(rows.boxed())
 }
@@ -107,7 +108,7 @@ fn constant_row(plan: &RelationalPlan, expressions: &[(ColumnId, Expr)]) -> Resu
         let (_, e) = found.ok_or_else(|| Failure::internal(format!("{id:?} is not computed")))?;
         arrays.push(eval::evaluate(e, &row)?);
     }
-    batch_of(&plan.columns(), arrays, 1)
+    batch_of(result_schema(&plan.columns()), arrays, 1)
 }
 
 /// The query's rows, computed by whoever polls.

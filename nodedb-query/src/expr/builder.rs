@@ -1,7 +1,7 @@
 //! Values into arrays and back.
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Schema, SchemaRef};
 use nodedb_types::arrow_map::{BatchBuilder, value_at};
 use nodedb_types::{DataType, Failure, Result, Value};
 use std::sync::Arc;
@@ -31,17 +31,22 @@ pub(crate) fn rows_only(rows: usize) -> Result<RecordBatch> {
         .map_err(|e| Failure::internal(format!("an empty batch: {e}")))
 }
 
-/// A batch of named, typed arrays, all nullable.
-pub(crate) fn batch_of(
-    columns: &[crate::catalog::ResultColumn],
-    arrays: Vec<ArrayRef>,
-    rows: usize,
-) -> Result<RecordBatch> {
+/// The schema of named, typed columns, all nullable.
+pub(crate) fn result_schema(columns: &[crate::catalog::ResultColumn]) -> SchemaRef {
     let fields: Vec<_> = columns
         .iter()
         .map(|c| nodedb_types::arrow_map::field(&c.name, &c.data_type, true))
         .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// A batch of arrays that a schema of [`result_schema`] describes.
+pub(crate) fn batch_of(
+    schema: SchemaRef,
+    arrays: Vec<ArrayRef>,
+    rows: usize,
+) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &options)
+    RecordBatch::try_new_with_options(schema, arrays, &options)
         .map_err(|e| Failure::internal(format!("a result batch: {e}")))
 }

@@ -1,17 +1,20 @@
 //! The select list above what the cores send.
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
 use nodedb_types::{Result, SqlState};
 use std::sync::Arc;
 
 use crate::catalog::ResultColumn;
-use crate::expr::builder::batch_of;
+use crate::expr::builder::{batch_of, result_schema};
 use crate::expr::{Expr, eval};
 
 /// Computes result columns from the columns of a leaf's batches.
 #[derive(Debug)]
 pub struct Projection {
     columns: Vec<ResultColumn>,
+    /// Of `columns`; a plan that is kept makes it once.
+    schema: SchemaRef,
     /// Over positions of the input batch.
     expressions: Vec<Expr>,
 }
@@ -20,6 +23,7 @@ impl Projection {
     pub(crate) fn new(columns: Vec<ResultColumn>, expressions: Vec<Expr>) -> Projection {
         debug_assert_eq!(columns.len(), expressions.len());
         Projection {
+            schema: result_schema(&columns),
             columns,
             expressions,
         }
@@ -37,7 +41,7 @@ impl Projection {
             .iter()
             .map(|e| eval::evaluate(e, batch))
             .collect::<Result<Vec<ArrayRef>>>()?;
-        batch_of(&self.columns, arrays, batch.num_rows())
+        batch_of(self.schema.clone(), arrays, batch.num_rows())
     }
 
     /// The one result row of a count.
