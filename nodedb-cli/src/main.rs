@@ -26,6 +26,12 @@ const DATA_DIR: &str = "./ndb-data";
 const DEMO_DIR: &str = "./ndb-demo";
 const URL: &str = "ndb://127.0.0.1:6433";
 
+/// What one thread allocates another frees here, request by request: glibc's allocator pays for that
+/// with locks, and for a large block it merges all its small free ones at once, within one turn of a
+/// core. Figures are in `docs/benchmarks.md`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// NodeDB: one question over documents, text, places and vectors.
 #[derive(Parser)]
 #[command(name = "ndb", version, args_conflicts_with_subcommands = true)]
