@@ -5,7 +5,7 @@
 //! whole root whose pieces are whole, and a torn root leaves the one before. Bytes are in
 //! `docs/format/store.md`; what the pieces mean is in `crate::shard::manifest`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -44,6 +44,8 @@ pub struct StoreFile {
     file: FileId,
     slots: RefCell<SlotMap>,
     shelf: Rc<Shelf>,
+    /// Pieces were written since the last sync.
+    is_unsynced: Cell<bool>,
 }
 
 /// The folder of the shards' files, `<data>/store`, made durably when it is missing.
@@ -97,6 +99,7 @@ impl StoreFile {
             file,
             slots: RefCell::default(),
             shelf: Rc::default(),
+            is_unsynced: Cell::new(false),
         }
     }
 
@@ -120,6 +123,7 @@ impl StoreFile {
 
     /// Writes a root of at most a slot durably into the place of its sequence number.
     pub async fn write_root(&self, sequence: u64, root: &[u8]) -> Result<(), IoError> {
+        assert!(!self.is_unsynced.get(), "a root names what is durable");
         let mut buf = self.io.buffer(SLOT_BYTES);
         buf.fill(0);
         buf[..root.len()].copy_from_slice(root);
@@ -131,7 +135,9 @@ impl StoreFile {
 
     /// Makes all that was written durable.
     pub async fn sync(&self) -> Result<(), IoError> {
-        self.io.sync(self.file).await
+        self.io.sync(self.file).await?;
+        self.is_unsynced.set(false);
+        Ok(())
     }
 
     /// Tells which slots the pieces of the root that was loaded take. Fails when two overlap.
@@ -263,6 +269,7 @@ impl<'a> PieceWriter<'a> {
             return Ok(());
         }
         let buf = std::mem::take(&mut self.buf);
+        self.file.is_unsynced.set(true);
         let offset = u64::from(self.first) * SLOT_BYTES as u64;
         let (written, buf) = self.file.io.write(self.file.file, offset, buf).await;
         self.buf = buf;
