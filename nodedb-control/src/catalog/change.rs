@@ -188,27 +188,29 @@ pub async fn create_index(
             "the collection was dropped meanwhile",
         ));
     }
-    index.id = IndexId(boot::next_id(worker, "index", 1).await?);
     index.state = IndexState::WriteOnly;
-    let id = index.id;
+    // Seen from its first step on: drawing the id waits for what the catalog's core is busy with.
     let job = worker.node.jobs.start(
         "create index",
         index.name.clone(),
         worker.node.clock.now(),
         worker.node.facts.cores,
     );
-    let built = build(worker, index, &job).await;
+    let built = draw_and_build(worker, index, &job).await;
     job.finish(built.as_ref().map(|_| ()));
-    match built {
-        Ok(index) => {
-            publish(worker, now.with_index(Arc::new(index)));
-            Ok(Outcome::Done)
-        }
-        Err(failure) => {
-            sweep(worker, SchemaStep::DropIndex(id)).await;
-            Err(failure)
-        }
+    publish(worker, now.with_index(Arc::new(built?)));
+    Ok(Outcome::Done)
+}
+
+/// Gives the index an id and builds it; what a failed build leaves behind is swept away.
+async fn draw_and_build(worker: &Rc<Worker>, mut index: Index, job: &Arc<Job>) -> Result<Index> {
+    index.id = IndexId(boot::next_id(worker, "index", 1).await?);
+    let id = index.id;
+    let built = build(worker, index, job).await;
+    if built.is_err() {
+        sweep(worker, SchemaStep::DropIndex(id)).await;
     }
+    built
 }
 
 async fn build(worker: &Rc<Worker>, mut index: Index, job: &Arc<Job>) -> Result<Index> {
