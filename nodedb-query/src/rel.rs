@@ -186,6 +186,9 @@ pub(crate) enum AggregateKind {
     StddevPopulation,
     VarianceSample,
     VariancePopulation,
+    BitAnd,
+    BitOr,
+    BitXor,
     /// The only value there is; several are an error.
     SingleValue,
 }

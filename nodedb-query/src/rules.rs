@@ -9,6 +9,7 @@
 
 mod key_read;
 mod leaf;
+mod quantified;
 mod scalar;
 mod source;
 
@@ -42,6 +43,7 @@ pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     {
         return Ok(plan);
     }
+    quantified::rewrite_quantified(&mut query.rel);
     scalar::rewrite_scalars(&mut query.rel);
     Ok(Plan::Relational(RelationalPlan::new(
         query,
@@ -86,7 +88,10 @@ pub(crate) fn row_count(e: &Expr, what: &str) -> Result<Option<u64>> {
         Some(Value::Null) => Ok(None),
         Some(Value::Int8(n)) => u64::try_from(*n).map(Some).map_err(|_| {
             Failure::new(
-                nodedb_types::SqlState::InvalidParameterValue,
+                match what {
+                    "OFFSET" => nodedb_types::SqlState::InvalidRowOffset,
+                    _ => nodedb_types::SqlState::InvalidRowCount,
+                },
                 format!("{what} must not be negative"),
             )
         }),

@@ -37,7 +37,7 @@ pub enum Json {
 }
 
 impl Json {
-    /// Reads a document. 22P02 where it is not JSON, 22P05-like 22021 for `\u0000`, 54001 when
+    /// Reads a document. 22P02 where it is not JSON, 22P05 for `\u0000`, 54001 when
     /// nested too deeply, 22003 for a number that expands too far.
     pub fn parse(text: &str) -> Result<Json> {
         reader::read(text)
@@ -276,7 +276,7 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(canonical("\"\\u0000\"").unwrap_err().code().code(), "22021");
+        assert_eq!(canonical("\"\\u0000\"").unwrap_err().code().code(), "22P05");
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
         assert!(canonical(&deep(DEPTH_MAX)).is_ok());
         assert_eq!(

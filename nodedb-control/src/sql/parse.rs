@@ -13,9 +13,10 @@ use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::limits;
+use super::spelling::{is_keyword, is_word, respell};
 
 /// How deep the parser may recurse; a nested parenthesis takes several levels. The depth that
 /// users meet is `limits::STATEMENT_DEPTH_MAX`.
@@ -79,7 +80,7 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
         .tokenize_with_location()
         .map_err(|e| syntax(text, &e.message, position(text, e.location), None))?;
     limits::check_shape(&tokens)?;
-    let tokens = ours_to_theirs(tokens);
+    let tokens = respell(tokens);
     let mut starts = LineStarts::new(text);
     let mut parser = Parser::new(&DIALECT)
         .with_recursion_limit(PARSER_RECURSION_MAX)
@@ -107,54 +108,6 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
             statement,
         });
     }
-}
-
-/// `CREATE COLLECTION` is `CREATE TABLE` by another name, and so for `DROP`; the words are
-/// exchanged as tokens, so that the rest is one grammar.
-fn ours_to_theirs(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut tokens = join_operators(tokens);
-    let words: Vec<usize> = (0..tokens.len())
-        .filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_)))
-        .collect();
-    let mut at_start = true;
-    for pair in words.windows(2) {
-        let (first, second) = (pair[0], pair[1]);
-        let ddl = is_keyword(&tokens[first].token, Keyword::CREATE)
-            || is_keyword(&tokens[first].token, Keyword::DROP);
-        if at_start && ddl && is_word(&tokens[second].token, "collection") {
-            tokens[second].token = Token::make_keyword("TABLE");
-        }
-        at_start = tokens[first].token == Token::SemiColon;
-    }
-    tokens
-}
-
-/// pgvector's `<+>` comes as three tokens, and its `<=>` as another system's comparison, which
-/// would bind less tightly than PostgreSQL's other operators do.
-fn join_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
-    for mut token in tokens {
-        let operator = |symbol: &str| Token::CustomBinaryOperator(symbol.to_owned());
-        match (&token.token, &joined[..]) {
-            (Token::Spaceship, _) => token.token = operator("<=>"),
-            (Token::Gt, [.., lt, plus]) if lt.token == Token::Lt && plus.token == Token::Plus => {
-                token = TokenWithSpan::new(operator("<+>"), lt.span);
-                joined.truncate(joined.len() - 2);
-            }
-            _ => {}
-        }
-        joined.push(token);
-    }
-    joined
-}
-
-fn is_keyword(token: &Token, keyword: Keyword) -> bool {
-    matches!(token, Token::Word(w) if w.keyword == keyword)
-}
-
-fn is_word(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(Word { value, quote_style: None, .. })
-        if value.eq_ignore_ascii_case(word))
 }
 
 /// True when the next tokens are these unquoted words; they are consumed then.

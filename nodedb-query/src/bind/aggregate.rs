@@ -43,6 +43,9 @@ pub(super) fn kind(name: &str) -> Option<AggregateKind> {
         "stddev_pop" => AggregateKind::StddevPopulation,
         "variance" | "var_samp" => AggregateKind::VarianceSample,
         "var_pop" => AggregateKind::VariancePopulation,
+        "bit_and" => AggregateKind::BitAnd,
+        "bit_or" => AggregateKind::BitOr,
+        "bit_xor" => AggregateKind::BitXor,
         _ => return None,
     })
 }
@@ -254,6 +257,16 @@ impl Binder<'_> {
             ));
         }
         let (arguments, returns) = self.aggregate_types(name, kind, arguments)?;
+        let is_argument = |e: &Expr| {
+            let shown = format!("{e:?}");
+            arguments.iter().any(|a| format!("{a:?}") == shown)
+        };
+        if distinct && !order.iter().all(|key| is_argument(&key.expr)) {
+            return Err(Failure::new(
+                SqlState::InvalidColumnReference,
+                "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+            ));
+        }
         let filter = match &call.filter {
             Some(e) => Some(self.condition(e, "FILTER")?),
             None => None,
@@ -323,12 +336,17 @@ impl Binder<'_> {
             AggregateKind::StddevSample
             | AggregateKind::StddevPopulation
             | AggregateKind::VarianceSample
-            | AggregateKind::VariancePopulation => {
-                let t = given.ok_or_else(none)?;
-                if !crate::expr::types::is_number(t) {
-                    return Err(none());
+            | AggregateKind::VariancePopulation => match given.ok_or_else(none)? {
+                t if is_integer(t) => (DataType::Int8, DataType::Numeric(None)),
+                t @ DataType::Numeric(_) => (t, DataType::Numeric(None)),
+                DataType::Float4 | DataType::Float8 => (DataType::Float8, DataType::Float8),
+                _ => return Err(none()),
+            },
+            AggregateKind::BitAnd | AggregateKind::BitOr | AggregateKind::BitXor => {
+                match given.ok_or_else(none)? {
+                    t if is_integer(t) => (t, t),
+                    _ => return Err(none()),
                 }
-                (DataType::Float8, DataType::Float8)
             }
             AggregateKind::Min | AggregateKind::Max => {
                 let t = given.unwrap_or(DataType::Text(None));

@@ -3,6 +3,7 @@
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, BinaryOperator, Spanned, UnaryOperator};
 
+use super::row::row_of;
 use super::{Binder, type_of};
 use crate::expr::types::{common_type, is_number};
 use crate::expr::{CompareOp, Expr, Unknown};
@@ -67,7 +68,10 @@ impl Binder<'_> {
             E::BinaryOp { left, op, right } => self.binary(left, op, right),
             E::UnaryOp { op, expr } => self.unary(*op, expr),
             E::IsNull(e) => self.is_null(e),
-            E::IsNotNull(e) => Ok(self.is_null(e)?.negate()),
+            E::IsNotNull(e) => match row_of(e) {
+                Some(items) => self.row_is_null(&items, true),
+                None => Ok(self.is_null(e)?.negate()),
+            },
             E::IsTrue(e) => self.is_bool(e, "IS TRUE", true),
             E::IsNotTrue(e) => Ok(self.is_bool(e, "IS NOT TRUE", true)?.negate()),
             E::IsFalse(e) => self.is_bool(e, "IS FALSE", false),
@@ -104,9 +108,7 @@ impl Binder<'_> {
                 low,
                 high,
             } => {
-                let above = self.compare_ast(CompareOp::GtEq, expr, low)?;
-                let below = self.compare_ast(CompareOp::LtEq, expr, high)?;
-                let e = Expr::And(vec![above, below]);
+                let e = self.between(expr, low, high)?;
                 Ok(if *negated { e.negate() } else { e })
             }
             E::Like {
@@ -184,6 +186,9 @@ impl Binder<'_> {
                 self.function_of("overlay", &arguments, e.span())
             }
             E::Collate { expr, collation } => self.collate(expr, collation),
+            E::Function(_) if row_of(e).is_some() => {
+                Err(Failure::unsupported("a row constructor here"))
+            }
             E::Function(function) => self.function(function),
             E::Case {
                 operand,
@@ -262,12 +267,8 @@ impl Binder<'_> {
     }
 
     fn is_null(&mut self, e: &ast::Expr) -> Result<Expr> {
-        if let ast::Expr::Tuple(items) = e {
-            let items = items
-                .iter()
-                .map(|e| self.is_null(e))
-                .collect::<Result<Vec<_>>>()?;
-            return Ok(Expr::all(items));
+        if let Some(items) = row_of(e) {
+            return self.row_is_null(&items, false);
         }
         let bound = self.expr(e)?;
         // PostgreSQL cannot tell the type of a parameter here either.
@@ -286,7 +287,10 @@ impl Binder<'_> {
         Ok(Expr::Same(Box::new(e), Box::new(Expr::bool(wanted))))
     }
 
-    fn same(&mut self, l: &ast::Expr, r: &ast::Expr) -> Result<Expr> {
+    pub(super) fn same(&mut self, l: &ast::Expr, r: &ast::Expr) -> Result<Expr> {
+        if let (Some(l), Some(r)) = (row_of(l), row_of(r)) {
+            return self.same_rows(&l, &r);
+        }
         let span = l.span();
         let (l, r) = (self.expr(l)?, self.expr(r)?);
         let (l, r) = self
@@ -296,7 +300,7 @@ impl Binder<'_> {
     }
 
     fn in_list(&mut self, e: &ast::Expr, list: &[ast::Expr]) -> Result<Expr> {
-        if let ast::Expr::Tuple(_) = e {
+        if row_of(e).is_some() {
             let terms = list
                 .iter()
                 .map(|item| self.compare_ast(CompareOp::Eq, e, item))

@@ -10,10 +10,12 @@
 
 mod aggregate;
 mod catalog;
+mod duration;
 mod expression;
 mod from;
 mod name;
 mod operator;
+mod row;
 mod select;
 mod special;
 mod window;
@@ -38,6 +40,7 @@ use crate::rules;
 
 use aggregate::Grouping;
 use name::Scope;
+pub use row::SYMMETRIC;
 pub use special::data_type;
 
 /// What a statement is bound against.
@@ -170,6 +173,8 @@ pub(crate) struct Binder<'a> {
     windows: Option<Vec<(ColumnId, crate::rel::WindowCall)>>,
     /// Types of the columns that the next select list goes into: literals in it take them.
     into: Option<Vec<DataType>>,
+    /// Windows that the WINDOW clause names, complete.
+    named_windows: Vec<(String, ast::WindowSpec)>,
     extras: HashMap<u32, Vec<Extra>>,
     pins: Vec<(CollectionId, SchemaVersion)>,
     depth: usize,
@@ -187,6 +192,7 @@ impl<'a> Binder<'a> {
             grouping: None,
             windows: None,
             into: None,
+            named_windows: Vec::new(),
             extras: HashMap::new(),
             pins: Vec::new(),
             depth: 0,
@@ -290,6 +296,9 @@ impl<'a> Binder<'a> {
         match e {
             Expr::Unknown(Unknown::Null) => Ok(Expr::Constant(Value::Null, to)),
             Expr::Unknown(Unknown::Text(text, position)) => {
+                if let Some(moment) = self.named_moment(&text, to)? {
+                    return Ok(moment);
+                }
                 let value = if explicit && matches!(to, DataType::Text(_)) {
                     crate::expr::cast::cast(Value::Text(text), &to, true)
                 } else {
@@ -327,6 +336,31 @@ impl<'a> Binder<'a> {
                 explicit,
             }),
         }
+    }
+
+    /// `'today'` and its like, which depend on when the statement runs.
+    fn named_moment(&mut self, text: &str, to: DataType) -> Result<Option<Expr>> {
+        if !matches!(
+            to,
+            DataType::Date | DataType::Timestamp | DataType::TimestampTz
+        ) {
+            return Ok(None);
+        }
+        let span = Span::empty();
+        let days = match text.trim().to_lowercase().as_str() {
+            "now" => {
+                let now = self.call("now", Vec::new(), span)?;
+                return self.convert(now, to, true).map(Some);
+            }
+            "today" => 0,
+            "tomorrow" => 1,
+            "yesterday" => -1,
+            _ => return Ok(None),
+        };
+        let today = self.call("current_date", Vec::new(), span)?;
+        let days = Expr::Constant(Value::Int4(days), DataType::Int4);
+        let day = self.call("+", vec![today, days], span)?;
+        self.convert(day, to, true).map(Some)
     }
 
     /// Literals that nothing gave a type are text.

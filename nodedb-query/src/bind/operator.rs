@@ -4,6 +4,7 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, BinaryOperator, Spanned};
 use sqlparser::tokenizer::Span;
 
+use super::row::row_of;
 use super::{Binder, type_of};
 use crate::expr::types::{common_type, comparison_type, plain};
 use crate::expr::{CompareOp, Expr};
@@ -70,8 +71,8 @@ impl Binder<'_> {
         left: &ast::Expr,
         right: &ast::Expr,
     ) -> Result<Expr> {
-        if let (ast::Expr::Tuple(l), ast::Expr::Tuple(r)) = (left, right) {
-            return self.compare_rows(op, l, r);
+        if let (Some(l), Some(r)) = (row_of(left), row_of(right)) {
+            return self.compare_rows(op, &l, &r);
         }
         let span = left.span();
         let (l, r) = (self.expr(left)?, self.expr(right)?);
@@ -81,50 +82,6 @@ impl Binder<'_> {
     pub(super) fn compare(&mut self, op: CompareOp, l: Expr, r: Expr) -> Result<Expr> {
         let (l, r) = self.alike(op, l, r)?;
         Ok(Expr::Compare(op, Box::new(l), Box::new(r)))
-    }
-
-    /// `(a, b) = (c, d)` and its like, column by column.
-    fn compare_rows(&mut self, op: CompareOp, l: &[ast::Expr], r: &[ast::Expr]) -> Result<Expr> {
-        if l.len() != r.len() {
-            return Err(Failure::new(
-                SqlState::SyntaxError,
-                "unequal number of entries in row expressions",
-            ));
-        }
-        match op {
-            CompareOp::Eq | CompareOp::NotEq => {
-                let terms = l
-                    .iter()
-                    .zip(r)
-                    .map(|(l, r)| self.compare_ast(CompareOp::Eq, l, r))
-                    .collect::<Result<Vec<_>>>()?;
-                let equal = Expr::all(terms);
-                Ok(if op == CompareOp::Eq {
-                    equal
-                } else {
-                    equal.negate()
-                })
-            }
-            _ => {
-                // a < c OR (a = c AND (b < d OR …)), the last with the operator itself.
-                let strict = match op {
-                    CompareOp::LtEq => CompareOp::Lt,
-                    CompareOp::GtEq => CompareOp::Gt,
-                    other => other,
-                };
-                let mut result: Option<Expr> = None;
-                for (l, r) in l.iter().zip(r).rev() {
-                    result = Some(match result {
-                        None => self.compare_ast(op, l, r)?,
-                        Some(rest) => Expr::Or(vec![
-                            self.compare_ast(strict, l, r)?,
-                            Expr::And(vec![self.compare_ast(CompareOp::Eq, l, r)?, rest]),
-                        ]),
-                    });
-                }
-                result.ok_or_else(|| Failure::new(SqlState::SyntaxError, "an empty row"))
-            }
-        }
     }
 
     /// Casts two operands to the type in which they are compared.
@@ -144,7 +101,8 @@ impl Binder<'_> {
                 comparison_type(a, b).ok_or_else(|| undefined(op.symbol(), &[Some(a), Some(b)]))?
             }
         };
-        if !is_ordered(data_type) && !matches!(op, CompareOp::Eq | CompareOp::NotEq) {
+        let has_order = is_ordered(data_type) || data_type == DataType::Jsonb;
+        if !has_order && !matches!(op, CompareOp::Eq | CompareOp::NotEq) {
             return Err(undefined(op.symbol(), &[type_of(&l), type_of(&r)]));
         }
         if let (DataType::Numeric(None), true) = (data_type, l.is_unknown() || r.is_unknown()) {
@@ -166,7 +124,19 @@ impl Binder<'_> {
         let span = left.span();
         let symbol = symbol(op)?;
         let (l, r) = (self.expr(left)?, self.expr(right)?);
+        let is_array = |e: &ast::Expr| {
+            matches!(e, ast::Expr::Array(_))
+                || matches!(
+                    e,
+                    ast::Expr::Cast {
+                        data_type: ast::DataType::Array(_),
+                        ..
+                    }
+                )
+        };
         let (symbol, negated) = match symbol.as_str() {
+            // Arrays are their text, so the type of the operand is told here.
+            "-" if is_array(right) => ("jsonb_delete_array", false),
             "!~" => ("~", true),
             "!~*" => ("~*", true),
             "!~~" => ("~~", true),

@@ -79,7 +79,7 @@ impl Binder<'_> {
     }
 
     /// A query with nothing but the queries around it in scope of its clauses.
-    fn inner(&mut self, query: &ast::Query) -> Result<Query> {
+    pub(super) fn inner(&mut self, query: &ast::Query) -> Result<Query> {
         let grouping = self.grouping.take();
         let windows = self.windows.take();
         let bound = self.query(query);
@@ -133,7 +133,12 @@ impl Binder<'_> {
         let bound = self.expr(e);
         self.scopes.pop();
         let bound = bound?;
-        if bound.any(|e| matches!(e, Expr::Column { .. } | Expr::Subquery(_))) {
+        if bound.has_subquery() {
+            return Err(Failure::unsupported(format!(
+                "a query as the argument of {what}"
+            )));
+        }
+        if bound.any(|e| matches!(e, Expr::Column { .. })) {
             return Err(Failure::new(
                 SqlState::InvalidColumnReference,
                 format!("argument of {what} must not contain variables"),
@@ -382,7 +387,13 @@ impl Binder<'_> {
         let grouping = self.grouping.take();
         let windows = self.windows.take();
         self.scopes.push(Scope::default());
-        let bound = self.select_body(select, tail);
+        let bound = self
+            .define_windows(&select.named_window)
+            .and_then(|around| {
+                let bound = self.select_body(select, tail);
+                self.named_windows = around;
+                bound
+            });
         self.scopes.pop();
         self.grouping = grouping;
         self.windows = windows;
@@ -410,7 +421,6 @@ impl Binder<'_> {
         let grouped = self.group_by(&select.group_by, &select.projection)?;
         self.grouping = Some(Grouping::default());
         self.windows = Some(Vec::new());
-        self.named_windows(&select.named_window)?;
 
         self.into = into;
         let mut items = self.select_list(&select.projection)?;

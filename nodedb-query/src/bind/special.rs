@@ -207,19 +207,29 @@ impl Binder<'_> {
             ast::Expr::Value(value) => super::expression::string_value(&value.value)?,
             _ => return Err(Failure::unsupported("INTERVAL of an expression")),
         };
-        let text = match (&interval.leading_field, &interval.last_field) {
-            (None, None) => text,
-            (Some(field), None) if text.trim().parse::<f64>().is_ok() => format!("{text} {field}"),
-            (Some(_), _) | (None, Some(_)) => {
-                return Err(Failure::unsupported("INTERVAL with a range of fields"));
-            }
-        };
         let position = self.position(interval.value.span()).unwrap_or(0);
-        self.convert(
-            Expr::Unknown(Unknown::Text(text, position)),
-            DataType::Interval,
-            true,
-        )
+        let Some(first) = &interval.leading_field else {
+            let text = Expr::Unknown(Unknown::Text(text, position));
+            return self.convert(text, DataType::Interval, true);
+        };
+        let last = interval.last_field.as_ref().unwrap_or(first);
+        let (first, last) = (
+            super::duration::field(first)?,
+            super::duration::field(last)?,
+        );
+        let spelled = super::duration::spelled(&text, first, last)?;
+        let value =
+            nodedb_types::text::parse(&spelled, &DataType::Interval).map_err(
+                |f| match position {
+                    0 => f,
+                    position => f.at(position),
+                },
+            )?;
+        let Value::Interval(value) = value else {
+            return Err(Failure::internal("an interval of another type"));
+        };
+        let cut = super::duration::cut(value, last);
+        Ok(Expr::Constant(Value::Interval(cut), DataType::Interval))
     }
 
     pub(super) fn extract(&mut self, field: &ast::DateTimeField, e: &ast::Expr) -> Result<Expr> {

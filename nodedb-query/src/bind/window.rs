@@ -28,12 +28,74 @@ pub(super) fn kind(name: &str) -> Option<WindowKind> {
 }
 
 impl Binder<'_> {
-    pub(super) fn named_windows(&mut self, windows: &[ast::NamedWindowDefinition]) -> Result<()> {
-        match windows {
-            [] => Ok(()),
-            _ => Err(Failure::unsupported("the WINDOW clause")
-                .with_hint("write the window at each OVER")),
+    /// Takes the windows of a WINDOW clause; gives those of the query around, to be put back.
+    pub(super) fn define_windows(
+        &mut self,
+        definitions: &[ast::NamedWindowDefinition],
+    ) -> Result<Vec<(String, ast::WindowSpec)>> {
+        let around = std::mem::take(&mut self.named_windows);
+        for ast::NamedWindowDefinition(name, definition) in definitions {
+            let name = fold_case(name);
+            if self.named_windows.iter().any(|(known, _)| *known == name) {
+                return Err(Failure::new(
+                    SqlState::WindowingError,
+                    format!("window \"{name}\" is already defined"),
+                ));
+            }
+            let spec = match definition {
+                ast::NamedWindowExpr::WindowSpec(spec) => self.complete(spec)?,
+                ast::NamedWindowExpr::NamedWindow(other) => self.named_window(other)?.clone(),
+            };
+            self.named_windows.push((name, spec));
         }
+        Ok(around)
+    }
+
+    fn named_window(&self, name: &ast::Ident) -> Result<&ast::WindowSpec> {
+        let wanted = fold_case(name);
+        let found = self.named_windows.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, spec)| spec).ok_or_else(|| {
+            let failure = Failure::new(
+                SqlState::UndefinedObject,
+                format!("window \"{wanted}\" does not exist"),
+            );
+            self.at(failure, name.span)
+        })
+    }
+
+    /// A window that may start from a named one, which it may order and frame.
+    fn complete(&self, spec: &ast::WindowSpec) -> Result<ast::WindowSpec> {
+        let Some(name) = &spec.window_name else {
+            return Ok(spec.clone());
+        };
+        let base = self.named_window(name)?;
+        let shown = fold_case(name);
+        let refused = |what: String| Err(Failure::new(SqlState::WindowingError, what));
+        if !spec.partition_by.is_empty() {
+            return refused(format!(
+                "cannot override PARTITION BY clause of window \"{shown}\""
+            ));
+        }
+        if !spec.order_by.is_empty() && !base.order_by.is_empty() {
+            return refused(format!(
+                "cannot override ORDER BY clause of window \"{shown}\""
+            ));
+        }
+        if base.window_frame.is_some() {
+            return refused(format!(
+                "cannot copy window \"{shown}\" because it has a frame clause"
+            ));
+        }
+        let order_by = match spec.order_by.is_empty() {
+            true => base.order_by.clone(),
+            false => spec.order_by.clone(),
+        };
+        Ok(ast::WindowSpec {
+            window_name: None,
+            partition_by: base.partition_by.clone(),
+            order_by,
+            window_frame: spec.window_frame.clone(),
+        })
     }
 
     pub(super) fn window_call(&mut self, name: &str, call: &ast::Function) -> Result<Expr> {
@@ -57,14 +119,9 @@ impl Binder<'_> {
 
     fn window_parts(&mut self, name: &str, call: &ast::Function) -> Result<WindowCall> {
         let spec = match &call.over {
-            Some(ast::WindowType::WindowSpec(spec)) if spec.window_name.is_none() => spec,
-            Some(ast::WindowType::NamedWindow(window)) => {
-                return Err(Failure::new(
-                    SqlState::UndefinedObject,
-                    format!("window \"{}\" does not exist", fold_case(window)),
-                ));
-            }
-            _ => return Err(Failure::unsupported("this form of OVER")),
+            Some(ast::WindowType::WindowSpec(spec)) => self.complete(spec)?,
+            Some(ast::WindowType::NamedWindow(window)) => self.named_window(window)?.clone(),
+            None => return Err(Failure::internal("a window call without its window")),
         };
         if call.null_treatment.is_some() {
             return Err(Failure::unsupported("IGNORE NULLS"));
@@ -106,6 +163,15 @@ impl Binder<'_> {
             .as_ref()
             .map(|f| self.frame(f))
             .transpose()?;
+        if let Some(frame) = &frame
+            && frame.units == FrameUnits::Groups
+            && order.is_empty()
+        {
+            return Err(Failure::new(
+                SqlState::WindowingError,
+                "GROUPS mode requires an ORDER BY clause",
+            ));
+        }
         Ok(WindowCall {
             kind,
             arguments,
@@ -185,6 +251,7 @@ impl Binder<'_> {
             Some(bound) => self.frame_bound(bound, units)?,
             None => FrameBound::CurrentRow,
         };
+        check_frame(&start, &end)?;
         Ok(Frame { units, start, end })
     }
 
@@ -213,4 +280,20 @@ impl Binder<'_> {
             ast::WindowFrameBound::Following(e) => FrameBound::Following(distance(e)?),
         })
     }
+}
+
+/// 42P20 for a frame that ends before it starts.
+fn check_frame(start: &FrameBound, end: &FrameBound) -> Result<()> {
+    let wrong = match (start, end) {
+        (FrameBound::Following(None), _) => "frame start cannot be UNBOUNDED FOLLOWING",
+        (_, FrameBound::Preceding(None)) => "frame end cannot be UNBOUNDED PRECEDING",
+        (FrameBound::CurrentRow, FrameBound::Preceding(_)) => {
+            "frame starting from current row cannot have preceding rows"
+        }
+        (FrameBound::Following(_), FrameBound::Preceding(_) | FrameBound::CurrentRow) => {
+            "frame starting from following row cannot have preceding rows"
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::new(SqlState::WindowingError, wrong))
 }

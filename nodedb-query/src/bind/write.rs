@@ -13,6 +13,7 @@ use nodedb_types::{Collection, DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast;
 
 use super::name::{NamedColumn, NamedRelation, Scope, fold_case, schema_and_name};
+use super::row::row_of;
 use super::select::exact;
 use super::{Binder, Query, Template, type_of};
 use crate::catalog::ResultColumn;
@@ -54,6 +55,8 @@ enum WriteKind {
         rel: Rel,
         scan: Scan,
         assignments: Option<Vec<(usize, Expr)>>,
+        /// Columns of what the collection is joined with, for RETURNING.
+        others: Vec<(ColumnId, DataType)>,
         /// Nothing but the collection itself is read.
         alone: bool,
     },
@@ -118,7 +121,8 @@ impl Binder<'_> {
                 conflict,
             },
         };
-        let (returning, columns) = self.returning(insert.returning.as_deref(), relation, &scan)?;
+        let (returning, columns) =
+            self.returning(insert.returning.as_deref(), relation, &[], &scan)?;
         self.finish_write(Command::Insert, collection, returning, kind, columns)
     }
 
@@ -522,10 +526,7 @@ impl Binder<'_> {
         collection: &Collection,
     ) -> Result<Vec<(usize, Expr)>> {
         let mut assignments: Vec<(usize, Expr)> = Vec::new();
-        for assignment in list {
-            let ast::AssignmentTarget::ColumnName(name) = &assignment.target else {
-                return Err(Failure::unsupported("SET (columns) = (values)"));
-            };
+        for (name, value) in single_assignments(list)? {
             let (_, column, span) = schema_and_name(name)?;
             let target = self
                 .target_column(collection, &column)
@@ -537,7 +538,7 @@ impl Binder<'_> {
                 );
                 return Err(self.at(failure, span));
             }
-            let e = self.value_or_default(&assignment.value)?;
+            let e = self.value_or_default(value)?;
             let e = self
                 .assigned(collection, target, e)
                 .map_err(|f| self.at(f, span))?;
@@ -575,14 +576,17 @@ impl Binder<'_> {
             Some(&update.assignments),
         );
         self.scopes.pop();
-        let (rel, assignments) = bound?;
+        let (rel, assignments, others) = bound?;
+        let alone = from.is_empty();
+        let (returning, columns) =
+            self.returning(update.returning.as_deref(), relation, &others, &scan)?;
         let kind = WriteKind::Change {
             rel,
             scan: scan.clone(),
             assignments,
-            alone: from.is_empty(),
+            others: columns_of(&others),
+            alone,
         };
-        let (returning, columns) = self.returning(update.returning.as_deref(), relation, &scan)?;
         let collection = scan.collection.clone();
         self.finish_write(Command::Update, collection, returning, kind, columns)
     }
@@ -611,14 +615,17 @@ impl Binder<'_> {
         });
         let bound = self.change(&scan, using, delete.selection.as_ref(), None);
         self.scopes.pop();
-        let (rel, assignments) = bound?;
+        let (rel, assignments, others) = bound?;
+        let alone = using.is_empty();
+        let (returning, columns) =
+            self.returning(delete.returning.as_deref(), relation, &others, &scan)?;
         let kind = WriteKind::Change {
             rel,
             scan: scan.clone(),
             assignments,
-            alone: using.is_empty(),
+            others: columns_of(&others),
+            alone,
         };
-        let (returning, columns) = self.returning(delete.returning.as_deref(), relation, &scan)?;
         let collection = scan.collection.clone();
         self.finish_write(Command::Delete, collection, returning, kind, columns)
     }
@@ -643,7 +650,7 @@ impl Binder<'_> {
         others: &[ast::TableWithJoins],
         selection: Option<&ast::Expr>,
         assignments: Option<&[ast::Assignment]>,
-    ) -> Result<(Rel, Option<Vec<(usize, Expr)>>)> {
+    ) -> Result<(Rel, Option<Vec<(usize, Expr)>>, Vec<NamedRelation>)> {
         let mut rel = Rel::Scan(scan.clone());
         if let Some(other) = self.from(others)? {
             rel = Rel::Join {
@@ -664,7 +671,9 @@ impl Binder<'_> {
             Some(list) => Some(self.assignments(list, &scan.collection)?),
             None => None,
         };
-        Ok((rel, assignments))
+        // What RETURNING may name beside the target.
+        let joined = self.scopes.last().map_or(&[][..], |s| &s.relations[1..]);
+        Ok((rel, assignments, joined.to_vec()))
     }
 
     #[allow(clippy::type_complexity)]
@@ -672,13 +681,17 @@ impl Binder<'_> {
         &mut self,
         items: Option<&[ast::SelectItem]>,
         relation: NamedRelation,
+        others: &[NamedRelation],
         scan: &Scan,
     ) -> Result<(Option<Arc<Returning>>, Vec<ResultColumn>)> {
         let Some(items) = items else {
             return Ok((None, Vec::new()));
         };
+        let mut relations = vec![relation];
+        relations.extend(others.iter().cloned());
+        let joined = columns_of(others);
         self.scopes.push(Scope {
-            relations: vec![relation],
+            relations,
             merged: Vec::new(),
         });
         let list = self.select_list(items);
@@ -699,7 +712,11 @@ impl Binder<'_> {
                 data_type: e.data_type(),
             });
             expressions.push(positioned(e, &mut |id| {
-                let column = scan.position(id)?;
+                // Columns of what it is joined with are read behind the row.
+                let column = scan.position(id).or_else(|| {
+                    let at = joined.iter().position(|(other, _)| *other == id)?;
+                    Some(scan.columns.len() + at)
+                })?;
                 Some(output.iter().position(|c| *c == column).unwrap_or_else(|| {
                     output.push(column);
                     output.len() - 1
@@ -712,6 +729,41 @@ impl Binder<'_> {
         };
         Ok((Some(Arc::new(returning)), columns))
     }
+}
+
+fn columns_of(relations: &[NamedRelation]) -> Vec<(ColumnId, DataType)> {
+    let columns = relations.iter().flat_map(|r| &r.columns);
+    columns.map(|c| (c.id, c.data_type)).collect()
+}
+
+/// `SET (a, b) = (x, y)` as one assignment each.
+fn single_assignments(list: &[ast::Assignment]) -> Result<Vec<(&ast::ObjectName, &ast::Expr)>> {
+    let mut single = Vec::new();
+    for assignment in list {
+        let names = match &assignment.target {
+            ast::AssignmentTarget::ColumnName(name) => {
+                single.push((name, &assignment.value));
+                continue;
+            }
+            ast::AssignmentTarget::Tuple(names) => names,
+        };
+        let Some(values) = row_of(&assignment.value) else {
+            return Err(match &assignment.value {
+                ast::Expr::Subquery(_) => Failure::unsupported("SET (columns) = (a query)"),
+                _ => Failure::unsupported(
+                    "a source for a multiple-column UPDATE item that is no row of values",
+                ),
+            });
+        };
+        if values.len() != names.len() {
+            return Err(Failure::new(
+                SqlState::SyntaxError,
+                "number of columns does not match number of values",
+            ));
+        }
+        single.extend(names.iter().zip(values));
+    }
+    Ok(single)
 }
 
 enum Source {

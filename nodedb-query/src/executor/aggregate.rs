@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 use nodedb_types::numeric::Numeric;
 use nodedb_types::{Failure, SqlState};
 
+use super::distinct::Distinct;
 use super::error::wrap;
 use crate::function::arithmetic::divide_numeric;
 
@@ -178,17 +179,25 @@ impl AggregateUDFImpl for Exact {
 
     fn accumulator(&self, arguments: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let argument = arguments.expr_fields[0].data_type();
-        Ok(Box::new(Running {
+        let running = Box::new(Running {
             average: self.average,
             scale: scale_of(argument),
             returns: arguments.return_field.data_type().clone(),
             sum: i256::ZERO,
             count: 0,
-        }))
+        });
+        Ok(match arguments.is_distinct {
+            true => Box::new(Distinct::new(argument, running)),
+            false => running,
+        })
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         let name = arguments.name;
+        if arguments.is_distinct {
+            let argument = arguments.input_fields[0].data_type();
+            return Ok(Distinct::state_fields(name, argument));
+        }
         Ok(vec![
             Arc::new(Field::new(
                 format!("{name}[sum]"),

@@ -45,6 +45,15 @@ pub(super) fn unwrap(error: DataFusionError) -> Failure {
             SqlState::CardinalityViolation,
             "more than one row returned by a subquery used as an expression",
         ),
+        // What it does not plan or compute is a limit of ours, not a fault.
+        DataFusionError::Plan(what) | DataFusionError::Execution(what) => {
+            Failure::unsupported("this combination of relational operators")
+                .with_detail(what.clone())
+        }
+        DataFusionError::SchemaError(what, _) => {
+            Failure::unsupported("this combination of relational operators")
+                .with_detail(what.to_string())
+        }
         other => Failure::internal(format!("relational executor: {other}")),
     }
 }

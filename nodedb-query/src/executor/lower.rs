@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::common::ScalarValue;
 use datafusion::common::{Column, DFSchema, JoinType, Result};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::{TableProvider, provider_as_source};
 use datafusion::functions_aggregate as aggregates;
-use datafusion::functions_window as windows;
-use datafusion::logical_expr::expr::{AggregateFunction, Sort, WindowFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Sort};
 use datafusion::logical_expr::{
-    AggregateUDF, Expr as DfExpr, GroupingSet, LogicalPlan, LogicalPlanBuilder, WindowFrame,
-    WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition, lit,
+    AggregateUDF, Expr as DfExpr, GroupingSet, LogicalPlan, LogicalPlanBuilder, lit,
 };
 use futures::{StreamExt, stream};
 use nodedb_bridge::plan::{Order, Output, SetQuery};
@@ -25,12 +22,12 @@ use super::error::wrap;
 use super::expression::{Schemas, name};
 use super::leaf::{LeafTable, Ready, schema_of};
 use super::stream::{Batches, StreamTable};
+use super::variance::{self, Statistic};
 use crate::expr::builder::{array_of, batch_of, result_schema};
 use crate::expr::{ColumnId, Expr};
 use crate::plan::Environment;
 use crate::rel::{
-    AggregateCall, AggregateKind, FrameBound, FrameUnits, JoinKind, Rel, SetKind, SortKey,
-    WindowCall, WindowKind,
+    AggregateCall, AggregateKind, JoinKind, Rel, SetKind, SortKey, WindowCall, WindowKind,
 };
 use crate::rules::{self, LeafPlan, Sources, chain_of, plan_leaf};
 
@@ -41,7 +38,7 @@ pub(super) struct Lowering {
     next: u32,
 }
 
-type Outer<'a> = &'a [Arc<DFSchema>];
+pub(super) type Outer<'a> = &'a [Arc<DFSchema>];
 
 impl Lowering {
     pub(super) fn new(context: RunContext, environment: Environment) -> Lowering {
@@ -522,68 +519,7 @@ impl Lowering {
         Ok(narrowed(result, call.kind, call.returns))
     }
 
-    fn window(
-        &mut self,
-        input: &Rel,
-        calls: &[(ColumnId, WindowCall)],
-        outer: Outer<'_>,
-    ) -> Result<LogicalPlan> {
-        let input = self.rel(input, outer)?;
-        let mut kept: Vec<DfExpr> = input
-            .schema()
-            .iter()
-            .map(|(qualifier, field)| DfExpr::Column(Column::from((qualifier, field))))
-            .collect();
-        let mut expressions = Vec::new();
-        for (id, call) in calls {
-            let e = self.window_call(call, &input, outer)?;
-            let column = DfExpr::Column(Column::from_name(e.schema_name().to_string()));
-            let result = match call.kind {
-                WindowKind::Aggregate(kind) => narrowed(column, kind, call.returns),
-                _ => sized(column, &call.kind, call.returns),
-            };
-            kept.push(result.alias(name(*id)));
-            expressions.push(e);
-        }
-        let mut seen: Vec<String> = Vec::new();
-        expressions.retain(|e| {
-            let shown = e.schema_name().to_string();
-            let fresh = !seen.contains(&shown);
-            seen.push(shown);
-            fresh
-        });
-        let plan = LogicalPlanBuilder::window_plan(input, expressions)?;
-        LogicalPlanBuilder::from(plan).project(kept)?.build()
-    }
-
-    fn window_call(
-        &mut self,
-        call: &WindowCall,
-        input: &LogicalPlan,
-        outer: Outer<'_>,
-    ) -> Result<DfExpr> {
-        let mut arguments = call
-            .arguments
-            .iter()
-            .map(|e| self.value(e, input, outer))
-            .collect::<Result<Vec<_>>>()?;
-        let function = window_function(call, &mut arguments);
-        let mut window = WindowFunction::new(function, arguments);
-        window.params.partition_by = call
-            .partition
-            .iter()
-            .map(|e| self.value(e, input, outer))
-            .collect::<Result<Vec<_>>>()?;
-        window.params.order_by = self.sort_keys(&call.order, input, outer)?;
-        window.params.filter = match &call.filter {
-            Some(e) => Some(Box::new(self.value(e, input, outer)?)),
-            None => None,
-        };
-        window.params.window_frame = frame_of(call)?;
-        Ok(DfExpr::WindowFunction(Box::new(window)))
-    }
-
-    fn sort_keys(
+    pub(super) fn sort_keys(
         &mut self,
         keys: &[SortKey],
         input: &LogicalPlan,
@@ -646,6 +582,10 @@ impl Lowering {
         columns: &[(ColumnId, DataType)],
         outer: Outer<'_>,
     ) -> Result<LogicalPlan> {
+        if all && kind != SetKind::Union {
+            let set = self.numbered_set(kind, left, right, columns);
+            return self.rel(&set, outer);
+        }
         let left = self.rel(left, outer)?;
         let left = self.renamed(left, columns)?;
         let right = self.rel(right, outer)?;
@@ -657,8 +597,53 @@ impl Lowering {
             (SetKind::Intersect, false) => LogicalPlanBuilder::intersect(left, right, false),
             (SetKind::Except, false) => LogicalPlanBuilder::except(left, right, false),
             (SetKind::Intersect | SetKind::Except, true) => {
-                Err(wrap(Failure::unsupported("INTERSECT ALL and EXCEPT ALL")))
+                Err(wrap(Failure::internal("equal rows were not numbered")))
             }
+        }
+    }
+
+    /// `INTERSECT ALL` and `EXCEPT ALL`: with equal rows numbered on either side, no row is there
+    /// twice, and the sets of distinct rows are those that are wanted.
+    fn numbered_set(
+        &mut self,
+        kind: SetKind,
+        left: &Rel,
+        right: &Rel,
+        columns: &[(ColumnId, DataType)],
+    ) -> Rel {
+        let mut numbered = |side: &Rel| {
+            let number = ColumnId(u32::MAX / 2 + self.fresh());
+            let call = WindowCall {
+                kind: WindowKind::RowNumber,
+                arguments: Vec::new(),
+                filter: None,
+                partition: side
+                    .columns()
+                    .into_iter()
+                    .map(|(id, t)| Expr::column(id, t))
+                    .collect(),
+                order: Vec::new(),
+                frame: None,
+                returns: DataType::Int8,
+            };
+            Box::new(Rel::Window {
+                input: Box::new(side.clone()),
+                calls: vec![(number, call)],
+            })
+        };
+        let (left, right) = (numbered(left), numbered(right));
+        let mut with_number = columns.to_vec();
+        with_number.push((ColumnId(u32::MAX / 2 + self.fresh()), DataType::Int8));
+        let keep = |(id, t): &(ColumnId, DataType)| (*id, Expr::column(*id, *t));
+        Rel::Project {
+            input: Box::new(Rel::SetOperation {
+                kind,
+                all: false,
+                left,
+                right,
+                columns: with_number,
+            }),
+            expressions: columns.iter().map(keep).collect(),
         }
     }
 
@@ -701,7 +686,7 @@ fn constant_rows(
 }
 
 /// `returns` tells the sum of bigint, which is exact, from that of smaller integers.
-fn aggregate_function(
+pub(super) fn aggregate_function(
     kind: AggregateKind,
     argument: Option<DataType>,
     returns: DataType,
@@ -722,101 +707,21 @@ fn aggregate_function(
         AggregateKind::BoolAnd => aggregates::bool_and_or::bool_and_udaf(),
         AggregateKind::BoolOr => aggregates::bool_and_or::bool_or_udaf(),
         AggregateKind::StringAgg => aggregates::string_agg::string_agg_udaf(),
-        AggregateKind::StddevSample => aggregates::stddev::stddev_udaf(),
-        AggregateKind::StddevPopulation => aggregates::stddev::stddev_pop_udaf(),
-        AggregateKind::VarianceSample => aggregates::variance::var_samp_udaf(),
-        AggregateKind::VariancePopulation => aggregates::variance::var_pop_udaf(),
+        AggregateKind::StddevSample => variance::of(Statistic::StddevSample),
+        AggregateKind::StddevPopulation => variance::of(Statistic::StddevPopulation),
+        AggregateKind::VarianceSample => variance::of(Statistic::VarianceSample),
+        AggregateKind::VariancePopulation => variance::of(Statistic::VariancePopulation),
+        AggregateKind::BitAnd => aggregates::bit_and_or_xor::bit_and_udaf(),
+        AggregateKind::BitOr => aggregates::bit_and_or_xor::bit_or_udaf(),
+        AggregateKind::BitXor => aggregates::bit_and_or_xor::bit_xor_udaf(),
         AggregateKind::SingleValue => aggregate::single_value(),
     }
 }
 
 /// The sum of `real` is computed in double precision and shown as `real`.
-fn narrowed(e: DfExpr, kind: AggregateKind, returns: DataType) -> DfExpr {
+pub(super) fn narrowed(e: DfExpr, kind: AggregateKind, returns: DataType) -> DfExpr {
     if kind == AggregateKind::Sum && returns == DataType::Float4 {
         return datafusion::logical_expr::cast(e, arrow_type(&returns));
     }
     e
-}
-
-/// Ranks are counted without a sign by DataFusion.
-fn sized(e: DfExpr, kind: &WindowKind, returns: DataType) -> DfExpr {
-    match kind {
-        WindowKind::RowNumber | WindowKind::Rank | WindowKind::DenseRank | WindowKind::Ntile => {
-            datafusion::logical_expr::cast(e, arrow_type(&returns))
-        }
-        _ => e,
-    }
-}
-
-fn window_function(call: &WindowCall, arguments: &mut Vec<DfExpr>) -> WindowFunctionDefinition {
-    let udwf = match call.kind {
-        WindowKind::RowNumber => windows::row_number::row_number_udwf(),
-        WindowKind::Rank => windows::rank::rank_udwf(),
-        WindowKind::DenseRank => windows::rank::dense_rank_udwf(),
-        WindowKind::PercentRank => windows::rank::percent_rank_udwf(),
-        WindowKind::CumeDist => windows::cume_dist::cume_dist_udwf(),
-        WindowKind::Ntile => windows::ntile::ntile_udwf(),
-        WindowKind::Lag => windows::lead_lag::lag_udwf(),
-        WindowKind::Lead => windows::lead_lag::lead_udwf(),
-        WindowKind::FirstValue => windows::nth_value::first_value_udwf(),
-        WindowKind::LastValue => windows::nth_value::last_value_udwf(),
-        WindowKind::NthValue => windows::nth_value::nth_value_udwf(),
-        WindowKind::Aggregate(kind) => {
-            if kind == AggregateKind::CountStar {
-                arguments.push(lit(1i64));
-            }
-            let argument = call.arguments.first().map(Expr::data_type);
-            let function = aggregate_function(kind, argument, call.returns);
-            return WindowFunctionDefinition::AggregateUDF(function);
-        }
-    };
-    WindowFunctionDefinition::WindowUDF(udwf)
-}
-
-fn frame_of(call: &WindowCall) -> Result<WindowFrame> {
-    let Some(frame) = &call.frame else {
-        let ordered = (!call.order.is_empty()).then_some(false);
-        return Ok(WindowFrame::new(ordered));
-    };
-    let units = match frame.units {
-        FrameUnits::Rows => WindowFrameUnits::Rows,
-        FrameUnits::Range => WindowFrameUnits::Range,
-        FrameUnits::Groups => WindowFrameUnits::Groups,
-    };
-    let distance = |value: &Option<Value>| -> Result<ScalarValue> {
-        match value {
-            None => Ok(ScalarValue::UInt64(None)),
-            Some(Value::Int4(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
-            Some(Value::Int8(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
-            Some(_) => Err(wrap(Failure::new(
-                nodedb_types::SqlState::InvalidParameterValue,
-                "frame offset must not be negative",
-            ))),
-        }
-    };
-    let bound = |b: &FrameBound| -> Result<WindowFrameBound> {
-        Ok(match b {
-            FrameBound::CurrentRow => WindowFrameBound::CurrentRow,
-            FrameBound::Preceding(n) => WindowFrameBound::Preceding(distance(n)?),
-            FrameBound::Following(n) => WindowFrameBound::Following(distance(n)?),
-        })
-    };
-    let mut window = WindowFrame::new_bounds(units, bound(&frame.start)?, bound(&frame.end)?);
-    if units == WindowFrameUnits::Range && !call.order.is_empty() {
-        // Unbounded range ends are typed by the order column.
-        window = WindowFrame::new_bounds(
-            units,
-            retyped(window.start_bound.clone()),
-            retyped(window.end_bound.clone()),
-        );
-    }
-    Ok(window)
-}
-
-fn retyped(bound: WindowFrameBound) -> WindowFrameBound {
-    match bound {
-        WindowFrameBound::Preceding(_) => WindowFrameBound::Preceding(ScalarValue::Null),
-        WindowFrameBound::Following(_) => WindowFrameBound::Following(ScalarValue::Null),
-        WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
-    }
 }

@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod chain;
+mod distinct;
 mod error;
 mod expression;
 mod leaf;
@@ -19,6 +20,8 @@ mod opaque;
 mod session;
 mod stream;
 mod threads;
+mod variance;
+mod window;
 
 use std::sync::{Arc, Mutex};
 

@@ -274,7 +274,7 @@ pub(crate) fn divide_numeric(a: Numeric, b: Numeric) -> Result<Numeric> {
 }
 
 /// Weight and value of the first group of four digits, as numeric.c stores a number.
-fn leading_group(n: Numeric) -> (i32, i32) {
+pub(super) fn leading_group(n: Numeric) -> (i32, i32) {
     let text = n.unscaled().unsigned_abs().to_string();
     if text == "0" {
         return (0, 0);
@@ -569,6 +569,52 @@ pub(super) static FUNCTIONS: &[Function] = &[
         bits!(Int64Type, |x: i64, y: i64| x ^ y),
         "bitwise exclusive or",
     ),
+    array(
+        "&",
+        &[INT2, INT2],
+        I2,
+        bits!(Int16Type, |x: i16, y: i16| x & y),
+        "bitwise and",
+    ),
+    array(
+        "|",
+        &[INT2, INT2],
+        I2,
+        bits!(Int16Type, |x: i16, y: i16| x | y),
+        "bitwise or",
+    ),
+    array(
+        "#",
+        &[INT2, INT2],
+        I2,
+        bits!(Int16Type, |x: i16, y: i16| x ^ y),
+        "bitwise exclusive or",
+    ),
+    array(
+        "~",
+        &[INT2],
+        I2,
+        |a, _, _| unary::<Int16Type, Int16Type>(a, |x| Ok(!x)),
+        "bitwise not",
+    ),
+    // A smallint is shifted as an integer and cut, as in C.
+    array(
+        "<<",
+        &[INT2, INT4],
+        I2,
+        shift!(Int16Type, |x: i16, y: u32| i32::from(x).wrapping_shl(y)
+            as i16),
+        "bits shifted left",
+    ),
+    array(
+        ">>",
+        &[INT2, INT4],
+        I2,
+        shift!(Int16Type, |x: i16, y: u32| i32::from(x).wrapping_shr(y)
+            as i16),
+        "bits shifted right",
+    ),
+    array("mod", &[INT2, INT2], I2, remainder!(Int16Type), "remainder"),
     array(
         "<<",
         &[INT4, INT4],

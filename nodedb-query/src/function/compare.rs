@@ -1,7 +1,7 @@
 //! Comparisons, by PostgreSQL's order of each type.
 //!
-//! Floats: NaN equals itself and is the largest, -0 equals 0. Text compares by code point. A jsonb
-//! value equals another when their canonical texts are the same.
+//! Floats: NaN equals itself and is the largest, -0 equals 0. Text compares by code point, jsonb
+//! by the order of `json_edit`.
 
 use std::cmp::Ordering;
 
@@ -100,7 +100,9 @@ pub(crate) fn order(a: &Value, b: &Value) -> Result<Ordering> {
         (Value::Float4(a), Value::Float4(b)) => floats(f64::from(*a), f64::from(*b)),
         (Value::Float8(a), Value::Float8(b)) => floats(*a, *b),
         (Value::Numeric(a), Value::Numeric(b)) => a.cmp(b),
-        (Value::Text(a), Value::Text(b)) | (Value::Jsonb(a), Value::Jsonb(b)) => a.cmp(b),
+        (Value::Text(a), Value::Text(b)) => a.cmp(b),
+        (Value::Jsonb(a), Value::Jsonb(b)) if a == b => Ordering::Equal,
+        (Value::Jsonb(a), Value::Jsonb(b)) => super::json_edit::order(a, b)?,
         (Value::Bytea(a), Value::Bytea(b))
         | (Value::Geometry(a), Value::Geometry(b))
         | (Value::Geography(a), Value::Geography(b)) => a.cmp(b),
@@ -123,7 +125,7 @@ fn floats(a: f64, b: f64) -> Ordering {
         .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
-/// Whether the type has `<` and the like.
+/// Whether rows may be sorted by the type; jsonb compares, but does not sort by its text.
 pub(crate) fn is_ordered(data_type: DataType) -> bool {
     !matches!(
         data_type,

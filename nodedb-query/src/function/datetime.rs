@@ -166,6 +166,27 @@ fn extract_timestamp(unit: &str, micros: i64, of: &str) -> Result<Value> {
     }
 }
 
+/// A date has no time of day.
+fn extract_date(unit: &str, date: i32) -> Result<Value> {
+    let of_time = [
+        "hour",
+        "minute",
+        "second",
+        "millisecond",
+        "microsecond",
+        "timezone",
+        "timezone_hour",
+        "timezone_minute",
+    ];
+    if of_time.contains(&unit.strip_suffix('s').unwrap_or(unit)) {
+        return Err(Failure::new(
+            SqlState::FeatureNotSupported,
+            format!("unit \"{unit}\" not supported for type date"),
+        ));
+    }
+    extract_timestamp(unit, timestamp_of_date(date)?, "date")
+}
+
 fn extract_interval(unit: &str, i: Interval) -> Result<Value> {
     let time = i.micros;
     match unit {
@@ -502,7 +523,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "extract",
         &[TEXT, DATE],
         NUMERIC_TYPE,
-        |v| arguments!(v, Value::Text(u), Value::Date(d) => extract_timestamp(u, timestamp_of_date(*d)?, "date")),
+        |v| arguments!(v, Value::Text(u), Value::Date(d) => extract_date(u, *d)),
         "a field of a date",
     ),
     row(

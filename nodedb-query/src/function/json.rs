@@ -162,7 +162,7 @@ fn concatenated(a: &str, b: &str) -> Result<Value> {
     nodedb_types::json::canonical(&out).map(Value::Jsonb)
 }
 
-fn has_key(j: &Json, key: &str) -> bool {
+pub(super) fn has_key(j: &Json, key: &str) -> bool {
     match j {
         Json::Object(_) => j.get(key).is_some(),
         Json::Array(items) => items

@@ -6,13 +6,12 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use super::arithmetic::{division_by_zero, out_of_range};
 use super::{FLOAT8, Function, INT4, INT8, Kernel, NUMERIC, NUMERIC_TYPE, Returns, arguments, row};
 
-fn domain(message: &str) -> Failure {
-    // PostgreSQL has codes of its own for these; the table has their class.
-    Failure::new(SqlState::DataException, message)
+fn no_power(message: &str) -> Failure {
+    Failure::new(SqlState::InvalidPowerArgument, message)
 }
 
 /// A float result that is finite when its operands are.
-fn finite(value: f64) -> Result<Value> {
+pub(super) fn finite(value: f64) -> Result<Value> {
     if value.is_infinite() {
         return Err(Failure::new(
             SqlState::NumericOutOfRange,
@@ -31,6 +30,8 @@ macro_rules! float {
         }), $summary)
     };
 }
+
+pub(super) use float;
 
 fn same_numeric(types: &[DataType]) -> DataType {
     types.first().copied().unwrap_or(NUMERIC_TYPE)
@@ -96,10 +97,10 @@ fn ceiling(n: Numeric) -> Result<Numeric> {
 
 fn power(x: f64, y: f64) -> Result<Value> {
     if x == 0.0 && y < 0.0 {
-        return Err(domain("zero raised to a negative power is undefined"));
+        return Err(no_power("zero raised to a negative power is undefined"));
     }
     if x < 0.0 && y.fract() != 0.0 {
-        return Err(domain(
+        return Err(no_power(
             "a negative number raised to a non-integer power yields a complex result",
         ));
     }
@@ -108,26 +109,95 @@ fn power(x: f64, y: f64) -> Result<Value> {
 
 fn logarithm(x: f64, f: fn(f64) -> f64) -> Result<Value> {
     if x == 0.0 {
-        return Err(domain("cannot take logarithm of zero"));
+        return Err(Failure::new(
+            SqlState::InvalidLogarithmArgument,
+            "cannot take logarithm of zero",
+        ));
     }
     if x < 0.0 {
-        return Err(domain("cannot take logarithm of a negative number"));
+        return Err(Failure::new(
+            SqlState::InvalidLogarithmArgument,
+            "cannot take logarithm of a negative number",
+        ));
     }
     Ok(Value::Float8(f(x)))
 }
 
 fn square_root(x: f64) -> Result<Value> {
     if x < 0.0 {
-        return Err(domain("cannot take square root of a negative number"));
+        return Err(no_power("cannot take square root of a negative number"));
     }
     Ok(Value::Float8(x.sqrt()))
 }
 
-fn gcd(mut a: i64, mut b: i64) -> Result<i64> {
+/// Euclid's algorithm; the result may not fit the type when an operand is the least number of it.
+fn gcd(a: i128, b: i128) -> i128 {
+    let (mut a, mut b) = (a.abs(), b.abs());
     while b != 0 {
-        (a, b) = (b, a.wrapping_rem(b));
+        (a, b) = (b, a % b);
     }
-    a.checked_abs().ok_or_else(|| out_of_range("bigint"))
+    a
+}
+
+fn lcm(a: i128, b: i128) -> Option<i128> {
+    match (a, b) {
+        (0, _) | (_, 0) => Some(0),
+        _ => (a / gcd(a, b)).checked_mul(b).map(i128::abs),
+    }
+}
+
+fn as_int4(n: Option<i128>) -> Result<Value> {
+    let n = n.and_then(|n| i32::try_from(n).ok());
+    n.map(Value::Int4).ok_or_else(|| out_of_range("integer"))
+}
+
+fn as_int8(n: Option<i128>) -> Result<Value> {
+    let n = n.and_then(|n| i64::try_from(n).ok());
+    n.map(Value::Int8).ok_or_else(|| out_of_range("bigint"))
+}
+
+/// Of two numerics: in units of the finer scale.
+fn of_numerics(a: Numeric, b: Numeric, f: fn(i128, i128) -> Option<i128>) -> Result<Value> {
+    let scale = a.scale().max(b.scale());
+    let (a, b) = (a.rescale(38, scale)?, b.rescale(38, scale)?);
+    let result = f(a.unscaled(), b.unscaled()).ok_or_else(|| out_of_range("numeric"))?;
+    Numeric::new(result, scale).map(Value::Numeric)
+}
+
+fn factorial(n: i64) -> Result<Value> {
+    if n < 0 {
+        return Err(Failure::new(
+            SqlState::NumericOutOfRange,
+            "factorial of a negative number is undefined",
+        ));
+    }
+    let mut product = 1i128;
+    for factor in 2..=n {
+        product = product
+            .checked_mul(i128::from(factor))
+            .filter(|p| Numeric::new(*p, 0).is_ok())
+            .ok_or_else(|| {
+                Failure::new(
+                    SqlState::NumericOutOfRange,
+                    "value overflows numeric format",
+                )
+            })?;
+    }
+    Numeric::new(product, 0).map(Value::Numeric)
+}
+
+/// Logarithm to a base, computed in double precision.
+fn based_logarithm(base: Numeric, x: Numeric) -> Result<Value> {
+    let (Value::Float8(above), Value::Float8(below)) = (
+        logarithm(x.to_f64(), f64::ln)?,
+        logarithm(base.to_f64(), f64::ln)?,
+    ) else {
+        return Ok(Value::Null);
+    };
+    if below == 0.0 {
+        return Err(division_by_zero());
+    }
+    Numeric::from_f64(above / below).map(Value::Numeric)
 }
 
 /// SplitMix64: a well mixed number from a counter (Steele, Lea, Flood 2014).
@@ -290,10 +360,96 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     row(
         "gcd",
+        &[INT4, INT4],
+        DataType::Int4,
+        |v| arguments!(v, Value::Int4(x), Value::Int4(y) => as_int4(Some(gcd((*x).into(), (*y).into())))),
+        "greatest common divisor",
+    ),
+    row(
+        "gcd",
         &[INT8, INT8],
         DataType::Int8,
-        |v| arguments!(v, Value::Int8(x), Value::Int8(y) => gcd(*x, *y).map(Value::Int8)),
+        |v| arguments!(v, Value::Int8(x), Value::Int8(y) => as_int8(Some(gcd((*x).into(), (*y).into())))),
         "greatest common divisor",
+    ),
+    row(
+        "gcd",
+        &[NUMERIC, NUMERIC],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Numeric(x), Value::Numeric(y) => of_numerics(*x, *y, |a, b| Some(gcd(a, b)))),
+        "greatest common divisor",
+    ),
+    row(
+        "lcm",
+        &[INT4, INT4],
+        DataType::Int4,
+        |v| arguments!(v, Value::Int4(x), Value::Int4(y) => as_int4(lcm((*x).into(), (*y).into()))),
+        "least common multiple",
+    ),
+    row(
+        "lcm",
+        &[INT8, INT8],
+        DataType::Int8,
+        |v| arguments!(v, Value::Int8(x), Value::Int8(y) => as_int8(lcm((*x).into(), (*y).into()))),
+        "least common multiple",
+    ),
+    row(
+        "lcm",
+        &[NUMERIC, NUMERIC],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Numeric(x), Value::Numeric(y) => of_numerics(*x, *y, lcm)),
+        "least common multiple",
+    ),
+    row(
+        "factorial",
+        &[INT8],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Int8(n) => factorial(*n)),
+        "product of the numbers up to this one",
+    ),
+    row(
+        "log",
+        &[NUMERIC, NUMERIC],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Numeric(base), Value::Numeric(x) => based_logarithm(*base, *x)),
+        "logarithm to a base",
+    ),
+    Function::new(
+        "sign",
+        &[NUMERIC],
+        Returns::Of(whole_numeric),
+        Kernel::Row(
+            |v| arguments!(v, Value::Numeric(x) => Numeric::new(x.unscaled().signum(), 0).map(Value::Numeric)),
+        ),
+        "-1, 0 or 1",
+    ),
+    row(
+        "sqrt",
+        &[NUMERIC],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Numeric(x) => super::root::numeric_sqrt(*x)),
+        "square root",
+    ),
+    row(
+        "scale",
+        &[NUMERIC],
+        DataType::Int4,
+        |v| arguments!(v, Value::Numeric(x) => Ok(Value::Int4(x.scale().into()))),
+        "digits behind the point",
+    ),
+    row(
+        "min_scale",
+        &[NUMERIC],
+        DataType::Int4,
+        |v| arguments!(v, Value::Numeric(x) => Ok(Value::Int4(x.normalized().scale().into()))),
+        "digits behind the point that are needed",
+    ),
+    row(
+        "trim_scale",
+        &[NUMERIC],
+        NUMERIC_TYPE,
+        |v| arguments!(v, Value::Numeric(x) => Ok(Value::Numeric(x.normalized()))),
+        "without zeros at the end",
     ),
     row(
         "pi",
@@ -301,21 +457,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         F8,
         |_| Ok(Value::Float8(std::f64::consts::PI)),
         "π",
-    ),
-    float!("degrees", f64::to_degrees, "radians as degrees"),
-    float!("radians", f64::to_radians, "degrees as radians"),
-    float!("sin", f64::sin, "sine"),
-    float!("cos", f64::cos, "cosine"),
-    float!("tan", f64::tan, "tangent"),
-    float!("asin", f64::asin, "inverse sine"),
-    float!("acos", f64::acos, "inverse cosine"),
-    float!("atan", f64::atan, "inverse tangent"),
-    row(
-        "atan2",
-        &[FLOAT8, FLOAT8],
-        F8,
-        |v| arguments!(v, Value::Float8(y), Value::Float8(x) => Ok(Value::Float8(y.atan2(*x)))),
-        "angle of a point",
     ),
     row(
         "width_bucket",
@@ -341,16 +482,33 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 fn bucket(x: f64, low: f64, high: f64, count: i32) -> Result<Value> {
+    let refused = |what| Err(Failure::new(SqlState::InvalidWidthBucketArgument, what));
     if count <= 0 {
-        return Err(domain("count must be greater than zero"));
+        return refused("count must be greater than zero");
+    }
+    if x.is_nan() || low.is_nan() || high.is_nan() {
+        return refused("operand, lower bound, and upper bound cannot be NaN");
+    }
+    if low.is_infinite() || high.is_infinite() {
+        return refused("lower and upper bounds must be finite");
     }
     if low == high {
-        return Err(division_by_zero());
+        return refused("lower bound cannot equal upper bound");
     }
-    let place = ((x - low) / (high - low) * f64::from(count)).floor();
-    Ok(Value::Int4(
-        (place.max(-1.0).min(f64::from(count)) as i32) + 1,
-    ))
+    // Bounds may fall as well as rise.
+    let is_before = if low < high { x < low } else { x > low };
+    let is_behind = if low < high { x >= high } else { x <= high };
+    if is_before {
+        return Ok(Value::Int4(0));
+    }
+    if is_behind {
+        return match count.checked_add(1) {
+            Some(last) => Ok(Value::Int4(last)),
+            None => Err(out_of_range("integer")),
+        };
+    }
+    let place = (x - low) / (high - low) * f64::from(count);
+    Ok(Value::Int4((place as i32).min(count - 1) + 1))
 }
 
 fn random_uuid(n: u64) -> Value {

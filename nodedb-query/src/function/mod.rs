@@ -7,15 +7,22 @@
 
 pub(crate) mod absent;
 pub(crate) mod arithmetic;
+mod bytes;
 pub(crate) mod compare;
 mod datetime;
+mod interval;
 mod json;
+mod json_edit;
 mod math;
+mod null;
 mod pattern;
 mod place;
+mod quote;
 pub(crate) mod resolve;
+pub(crate) mod root;
 mod string;
 mod system;
+mod trigonometry;
 mod vector;
 
 pub(crate) use datetime::series_step;
@@ -217,10 +224,16 @@ fn wrong_arguments(values: &[Value]) -> nodedb_types::Failure {
 static TABLES: &[&[Function]] = &[
     arithmetic::FUNCTIONS,
     math::FUNCTIONS,
+    trigonometry::FUNCTIONS,
     string::FUNCTIONS,
+    quote::FUNCTIONS,
+    bytes::FUNCTIONS,
     pattern::FUNCTIONS,
     datetime::FUNCTIONS,
+    interval::FUNCTIONS,
     json::FUNCTIONS,
+    json_edit::FUNCTIONS,
+    null::FUNCTIONS,
     vector::FUNCTIONS,
     place::FUNCTIONS,
     system::FUNCTIONS,

@@ -79,7 +79,7 @@ fn invalid(error: &regex::Error) -> Failure {
             Failure::unsupported("look-around or a back reference in a regular expression")
         }
         _ => Failure::new(
-            SqlState::InvalidParameterValue,
+            SqlState::InvalidRegularExpression,
             "invalid regular expression",
         ),
     }

@@ -205,7 +205,7 @@ fn ambiguous(name: &str, types: &[Option<DataType>]) -> Failure {
     let is_function = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let what = if is_function { "function" } else { "operator" };
     Failure::new(
-        SqlState::UndefinedFunction,
+        SqlState::AmbiguousFunction,
         format!("{what} is not unique: {}", signature(name, types)),
     )
     .with_hint("Could not choose a best candidate. You might need to add explicit type casts.")

@@ -1,4 +1,4 @@
-//! Text and bytes. Lengths and positions count characters.
+//! Text. Lengths and positions count characters.
 
 use nodedb_types::{DataType, Failure, Result, SqlState, Value, limits};
 
@@ -8,14 +8,14 @@ fn text(s: impl Into<String>) -> Result<Value> {
     Ok(Value::Text(s.into()))
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let mut out = String::new();
     nodedb_types::text::format(value, &mut out);
     out
 }
 
-/// The text of a value as a cast to text gives it.
-fn as_text(value: &Value) -> String {
+/// The text of a value as a cast to text gives it, and not its output form: a bool is a word.
+pub(super) fn as_text(value: &Value) -> String {
     match value {
         Value::Text(s) => s.clone(),
         Value::Bool(b) => if *b { "true" } else { "false" }.to_owned(),
@@ -25,11 +25,17 @@ fn as_text(value: &Value) -> String {
 
 /// `substring(s, from, count)`: positions before the first character use the count up.
 fn substring(s: &str, from: i32, count: Option<i32>) -> Result<Value> {
+    let (skipped, taken) = span(from, count)?;
+    text(s.chars().skip(skipped).take(taken).collect::<String>())
+}
+
+/// How many are left out and how many taken by `substring`.
+pub(super) fn span(from: i32, count: Option<i32>) -> Result<(usize, usize)> {
     let start = i64::from(from);
     let end = match count {
         Some(count) if count < 0 => {
             return Err(Failure::new(
-                SqlState::DataException,
+                SqlState::SubstringError,
                 "negative substring length not allowed",
             ));
         }
@@ -38,12 +44,10 @@ fn substring(s: &str, from: i32, count: Option<i32>) -> Result<Value> {
     };
     let first = start.max(1) - 1;
     let length = (end - 1 - first).max(0);
-    text(
-        s.chars()
-            .skip(first as usize)
-            .take(usize::try_from(length).unwrap_or(usize::MAX))
-            .collect::<String>(),
-    )
+    Ok((
+        first as usize,
+        usize::try_from(length).unwrap_or(usize::MAX),
+    ))
 }
 
 /// `left` and `right`: a negative count leaves that many out at the other end.
@@ -131,26 +135,12 @@ fn translate(s: &str, from: &str, to: &str) -> String {
         .collect()
 }
 
-fn quote_ident(s: &str) -> String {
-    let plain = s
-        .chars()
-        .next()
-        .is_some_and(|c| c.is_ascii_lowercase() || c == '_')
-        && s.chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain {
-        s.to_owned()
-    } else {
-        format!("\"{}\"", s.replace('"', "\"\""))
-    }
-}
-
 fn concat(values: &[Value]) -> Result<Value> {
     text(
         values
             .iter()
             .filter(|v| !v.is_null())
-            .map(as_text)
+            .map(shown)
             .collect::<String>(),
     )
 }
@@ -158,20 +148,10 @@ fn concat(values: &[Value]) -> Result<Value> {
 fn concat_ws(values: &[Value]) -> Result<Value> {
     match values {
         [Value::Text(separator), rest @ ..] => {
-            let parts: Vec<String> = rest.iter().filter(|v| !v.is_null()).map(as_text).collect();
+            let parts: Vec<String> = rest.iter().filter(|v| !v.is_null()).map(shown).collect();
             text(parts.join(separator))
         }
         _ => Ok(Value::Null),
-    }
-}
-
-fn encode(bytes: &[u8], format: &str) -> Result<Value> {
-    match format {
-        "hex" => text(bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
-        other => Err(Failure::new(
-            SqlState::InvalidParameterValue,
-            format!("unrecognized encoding: \"{other}\""),
-        )),
     }
 }
 
@@ -305,6 +285,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         I4,
         |v| arguments!(v, Value::Text(s) => Ok(Value::Int4(s.len() as i32))),
         "number of bytes",
+    ),
+    row(
+        "bit_length",
+        &[TEXT],
+        I4,
+        |v| arguments!(v, Value::Text(s) => Ok(Value::Int4(s.len() as i32 * 8))),
+        "number of bits",
     ),
     row(
         "octet_length",
@@ -513,7 +500,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "chr",
         &[INT4],
         T,
-        |v| arguments!(v, Value::Int4(n) => u32::try_from(*n).ok().filter(|n| *n != 0).and_then(char::from_u32).map(|c| Value::Text(c.to_string())).ok_or_else(|| Failure::new(SqlState::ProgramLimitExceeded, "requested character not valid for encoding"))),
+        |v| arguments!(v, Value::Int4(n) => character(*n)),
         "the character of a code point",
     ),
     row(
@@ -545,27 +532,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "hexadecimal digits",
     ),
     row(
-        "encode",
-        &[BYTEA, TEXT],
-        T,
-        |v| arguments!(v, Value::Bytea(b), Value::Text(f) => encode(b, f)),
-        "bytes as text",
-    ),
-    row(
-        "quote_ident",
-        &[TEXT],
-        T,
-        |v| arguments!(v, Value::Text(s) => text(quote_ident(s))),
-        "quoted as a name",
-    ),
-    row(
-        "quote_literal",
-        &[TEXT],
-        T,
-        |v| arguments!(v, Value::Text(s) => text(format!("'{}'", s.replace('\'', "''")))),
-        "quoted as a literal",
-    ),
-    row(
         "concat",
         &[Argument::Any],
         T,
@@ -585,10 +551,28 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .sees_null(),
 ];
 
+fn character(code: i32) -> Result<Value> {
+    let refused = |what: &str| Err(Failure::new(SqlState::ProgramLimitExceeded, what));
+    match u32::try_from(code) {
+        Ok(0) => refused("null character not permitted"),
+        Err(_) => Err(Failure::new(
+            SqlState::InvalidParameterValue,
+            "character number must be positive",
+        )),
+        Ok(code) if code > 0x10_ffff => refused(&format!(
+            "requested character too large for encoding: {code}"
+        )),
+        Ok(code) => match char::from_u32(code) {
+            Some(c) => text(c),
+            None => refused("requested character not valid for encoding: surrogate"),
+        },
+    }
+}
+
 fn overlay(s: &str, new: &str, from: i32, count: i32) -> Result<Value> {
     if from <= 0 {
         return Err(Failure::new(
-            SqlState::DataException,
+            SqlState::SubstringError,
             "negative substring length not allowed",
         ));
     }

@@ -1,8 +1,10 @@
-//! Scalar subqueries that are no aggregates.
+//! Scalar subqueries, where the executor's own rules do not reach.
 //!
 //! SQL wants an error when one gives several rows, and lets it refer to the row around it in any
 //! way. One that refers to nothing outside is wrapped in an aggregate that takes a single value. One
-//! that does becomes a left join on its conditions, grouped back to the rows it was asked for.
+//! that does becomes a left join on its conditions, grouped back to the rows it was asked for; so
+//! does an aggregate whose conditions on the row around it are not all equalities, which are all
+//! that the executor takes apart itself.
 
 use nodedb_types::DataType;
 
@@ -56,7 +58,23 @@ fn placeholder() -> Rel {
 struct Parts {
     body: Rel,
     conditions: Vec<Expr>,
+    /// Over the body, or over the aggregates.
     value: Expr,
+    /// Of all rows that meet the conditions; none when the value is that of the only such row.
+    aggregates: Vec<(ColumnId, AggregateCall)>,
+}
+
+/// Whether the executor can take the condition apart: nothing of the row around, or one thing of
+/// it equal to one inside.
+fn is_equality(e: &Expr) -> bool {
+    let is_outer = |e: &Expr| matches!(e, Expr::Column { outer: true, .. });
+    let of_around = |e: &Expr| e.any(is_outer);
+    match e {
+        Expr::Compare(crate::expr::CompareOp::Eq, l, r) => {
+            (is_outer(l) && !of_around(r)) || (is_outer(r) && !of_around(l)) || !of_around(e)
+        }
+        other => !of_around(other),
+    }
 }
 
 fn parts_of(rel: &Rel) -> Option<Parts> {
@@ -67,6 +85,18 @@ fn parts_of(rel: &Rel) -> Option<Parts> {
         },
         _ => return None,
     };
+    let mut aggregates = Vec::new();
+    if let Rel::Aggregate {
+        input,
+        keys,
+        sets: None,
+        aggregates: calls,
+    } = below
+        && keys.is_empty()
+    {
+        aggregates.clone_from(calls);
+        below = input;
+    }
     let mut conditions = Vec::new();
     loop {
         match below {
@@ -75,15 +105,50 @@ fn parts_of(rel: &Rel) -> Option<Parts> {
                 below = input;
             }
             Rel::Sort { input, .. } => below = input,
+            // What an aggregate is of may be named by a projection.
+            Rel::Project { input, expressions } if !aggregates.is_empty() => {
+                let meant = |part: &Expr| match part {
+                    Expr::Column {
+                        id, outer: false, ..
+                    } => {
+                        let found = expressions.iter().find(|(known, _)| known == id);
+                        found.map(|(_, e)| e.clone())
+                    }
+                    _ => None,
+                };
+                for condition in &mut conditions {
+                    *condition = condition.clone().replace(&meant);
+                }
+                for (_, call) in &mut aggregates {
+                    let order = call.order.iter_mut().map(|k| &mut k.expr);
+                    for e in call
+                        .arguments
+                        .iter_mut()
+                        .chain(&mut call.filter)
+                        .chain(order)
+                    {
+                        *e = e.clone().replace(&meant);
+                    }
+                }
+                below = input;
+            }
             _ => break,
         }
     }
     let local = |e: &Expr| !e.any(|e| matches!(e, Expr::Column { outer: true, .. }));
-    let plain = conditions.iter().all(|e| !e.has_subquery()) && !value.has_subquery();
-    (plain && local(&value) && below.outer_columns().is_empty()).then(|| Parts {
+    let plain = |e: &Expr| !e.has_subquery();
+    let calls_local = aggregates.iter().all(|(_, call)| {
+        let order = call.order.iter().map(|k| &k.expr);
+        let mut parts = call.arguments.iter().chain(&call.filter).chain(order);
+        parts.all(|e| local(e) && plain(e))
+    });
+    let all_local = local(&value) && calls_local && below.outer_columns().is_empty();
+    let all_plain = conditions.iter().all(plain) && plain(&value);
+    (all_local && all_plain).then(|| Parts {
         body: below.clone(),
         conditions,
         value,
+        aggregates,
     })
 }
 
@@ -125,10 +190,22 @@ impl Rewriter {
         joined: &mut Vec<(Parts, ColumnId)>,
     ) -> Expr {
         self.rel(&mut subquery.rel);
-        if subquery.kind != SubqueryKind::Scalar || is_single_row(&subquery.rel) {
+        if subquery.kind != SubqueryKind::Scalar {
             return Expr::Subquery(Box::new(subquery));
         }
         let (id, data_type) = subquery.columns[0];
+        if is_single_row(&subquery.rel) {
+            if may_join
+                && let Some(parts) = parts_of(&subquery.rel)
+                && !parts.aggregates.is_empty()
+                && !parts.conditions.iter().all(is_equality)
+            {
+                let result = self.fresh();
+                joined.push((parts, result));
+                return Expr::column(result, data_type);
+            }
+            return Expr::Subquery(Box::new(subquery));
+        }
         if subquery.rel.outer_columns().is_empty() {
             let single_id = self.fresh();
             subquery.rel = Rel::Aggregate {
@@ -141,7 +218,7 @@ impl Rewriter {
             return Expr::Subquery(Box::new(subquery));
         }
         match parts_of(&subquery.rel) {
-            Some(parts) if may_join => {
+            Some(parts) if may_join && parts.aggregates.is_empty() => {
                 let result = self.fresh();
                 joined.push((parts, result));
                 Expr::column(result, data_type)
@@ -206,11 +283,8 @@ impl Rewriter {
             calls: vec![(number, numbered)],
         };
         for (parts, result) in joined {
+            let data_type = parts.value.data_type();
             current = self.grouped(current, parts, result, &needed);
-            let data_type = match &current {
-                Rel::Aggregate { aggregates, .. } => aggregates[0].1.returns,
-                _ => DataType::Text(None),
-            };
             needed.push((result, data_type));
         }
         **input = current;
@@ -223,15 +297,33 @@ impl Rewriter {
         result: ColumnId,
         needed: &[(ColumnId, DataType)],
     ) -> Rel {
-        let value = self.fresh();
-        let data_type = parts.value.data_type();
         let mut expressions: Vec<(ColumnId, Expr)> = parts
             .body
             .columns()
             .into_iter()
             .map(|(id, t)| (id, Expr::column(id, t)))
             .collect();
-        expressions.push((value, parts.value));
+        let data_type = parts.value.data_type();
+        let is_aggregate = !parts.aggregates.is_empty();
+        let extra = self.fresh();
+        let (aggregates, over_aggregates) = if is_aggregate {
+            // A row that met nothing comes with a NULL mark, and must not be counted.
+            expressions.push((extra, Expr::bool(true)));
+            let mark = Expr::column(extra, DataType::Bool);
+            let met = Expr::IsNull(Box::new(mark)).negate();
+            let mut calls = parts.aggregates;
+            for (_, call) in &mut calls {
+                call.filter = Some(match call.filter.take() {
+                    Some(filter) => Expr::And(vec![met.clone(), filter]),
+                    None => met.clone(),
+                });
+            }
+            (calls, Some(parts.value))
+        } else {
+            expressions.push((extra, parts.value));
+            let call = single(Expr::column(extra, data_type));
+            (vec![(result, call)], None)
+        };
         let on = parts
             .conditions
             .into_iter()
@@ -246,7 +338,8 @@ impl Rewriter {
                 })
             })
             .collect();
-        Rel::Aggregate {
+        let key = |(id, t): &(ColumnId, DataType)| (*id, Expr::column(*id, *t));
+        let grouped = Rel::Aggregate {
             input: Box::new(Rel::Join {
                 kind: JoinKind::Left,
                 left: Box::new(left),
@@ -256,12 +349,20 @@ impl Rewriter {
                 }),
                 on: Expr::all(on),
             }),
-            keys: needed
-                .iter()
-                .map(|(id, t)| (*id, Expr::column(*id, *t)))
-                .collect(),
+            keys: needed.iter().map(key).collect(),
             sets: None,
-            aggregates: vec![(result, single(Expr::column(value, data_type)))],
+            aggregates,
+        };
+        match over_aggregates {
+            None => grouped,
+            Some(value) => {
+                let mut expressions: Vec<(ColumnId, Expr)> = needed.iter().map(key).collect();
+                expressions.push((result, value));
+                Rel::Project {
+                    input: Box::new(grouped),
+                    expressions,
+                }
+            }
         }
     }
 }

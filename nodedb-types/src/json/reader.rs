@@ -224,7 +224,7 @@ impl<'a> Reader<'a> {
         let code = match unit {
             0 => {
                 return Err(Failure::new(
-                    SqlState::CharacterNotInRepertoire,
+                    SqlState::UntranslatableCharacter,
                     "unsupported Unicode escape sequence",
                 )
                 .with_detail("\\u0000 cannot be converted to text."));

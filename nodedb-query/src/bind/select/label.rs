@@ -11,6 +11,12 @@ pub(in crate::bind) fn output_name(e: &ast::Expr) -> String {
         } => strong_name(expr).unwrap_or_else(|| type_label(data_type)),
         E::TypedString(typed) => type_label(&typed.data_type),
         E::Interval(_) => "interval".to_owned(),
+        E::Value(v) if matches!(v.value, ast::Value::Boolean(_)) => "bool".to_owned(),
+        E::Case { else_result, .. } => else_result
+            .as_deref()
+            .and_then(strong_name)
+            .unwrap_or_else(|| "case".to_owned()),
+        E::Nested(inner) => output_name(inner),
         _ => "?column?".to_owned(),
     })
 }
@@ -23,10 +29,13 @@ fn strong_name(e: &ast::Expr) -> Option<String> {
         E::Nested(inner) | E::Collate { expr: inner, .. } => return strong_name(inner),
         E::Cast { expr, .. } => return strong_name(expr),
         E::Function(f) => schema_and_name(&f.name).ok()?.1,
-        E::Case { .. } => "case".to_owned(),
+        E::Case { else_result, .. } => return strong_name(else_result.as_deref()?),
         E::Exists { .. } => "exists".to_owned(),
         E::Extract { .. } => "extract".to_owned(),
         E::Position { .. } => "position".to_owned(),
+        E::Substring {
+            shorthand: true, ..
+        } => "substr".to_owned(),
         E::Substring { .. } => "substring".to_owned(),
         E::Trim { trim_where, .. } => match trim_where {
             Some(ast::TrimWhereField::Leading) => "ltrim".to_owned(),
@@ -38,7 +47,6 @@ fn strong_name(e: &ast::Expr) -> Option<String> {
         E::Floor { .. } => "floor".to_owned(),
         E::AtTimeZone { .. } => "timezone".to_owned(),
         E::Array(_) => "array".to_owned(),
-        E::Value(v) if matches!(v.value, ast::Value::Boolean(_)) => "bool".to_owned(),
         E::Subquery(query) => match &*query.body {
             ast::SetExpr::Select(select) => match select.projection.first()? {
                 ast::SelectItem::UnnamedExpr(e) => return Some(output_name(e)),

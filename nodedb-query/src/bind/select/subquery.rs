@@ -1,5 +1,6 @@
 //! Subqueries as expressions: scalar, `EXISTS`, `IN`, and compared with `ANY` or `ALL`.
 
+use super::super::row::row_of;
 use super::*;
 
 impl Binder<'_> {
@@ -70,8 +71,11 @@ impl Binder<'_> {
         query: &ast::Query,
         kind: SubqueryKind,
     ) -> Result<Expr> {
-        if matches!(left, ast::Expr::Tuple(_)) {
-            return Err(Failure::unsupported("a row constructor beside a subquery"));
+        if let Some(items) = row_of(left) {
+            return match kind {
+                SubqueryKind::In => self.row_in_subquery(&items, query),
+                _ => Err(Failure::unsupported("a row constructor beside a subquery")),
+            };
         }
         let span = left.span();
         let operand = self.expr(left)?;

@@ -34,8 +34,12 @@ impl WriteTemplate {
                 rel,
                 scan,
                 assignments,
+                others,
                 alone,
-            } => self.change(rel, scan, assignments.as_deref(), *alone, given)?,
+            } => {
+                let others = (!alone).then_some(&others[..]);
+                self.change(rel, scan, assignments.as_deref(), others, given)?
+            }
         };
         Ok(Plan::Write(Box::new(WritePlan {
             command: self.command,
@@ -82,14 +86,16 @@ impl WriteTemplate {
         rel: &Rel,
         scan: &Scan,
         assignments: Option<&[(usize, Expr)]>,
-        alone: bool,
+        others: Option<&[(ColumnId, DataType)]>,
         given: &Given<'_>,
     ) -> Result<WriteSource> {
         let assignments = assignments.map(|list| fold_all(list, given)).transpose()?;
-        if alone && let Some(writes) = self.by_key(rel, scan, assignments.as_deref(), given)? {
+        if others.is_none()
+            && let Some(writes) = self.by_key(rel, scan, assignments.as_deref(), given)?
+        {
             return Ok(WriteSource::Keyed(writes));
         }
-        let read = self.read(rel.clone(), scan, assignments.as_deref(), alone);
+        let read = self.read(rel.clone(), scan, assignments.as_deref(), others);
         let kind = match assignments {
             Some(_) => SinkKind::Update,
             None => SinkKind::Delete,
@@ -157,7 +163,7 @@ impl WriteTemplate {
         rel: Rel,
         scan: &Scan,
         assignments: Option<&[(usize, Expr)]>,
-        alone: bool,
+        others: Option<&[(ColumnId, DataType)]>,
     ) -> Query {
         let identity_types = [
             DataType::Int8,
@@ -186,6 +192,10 @@ impl WriteTemplate {
                 }
             }
         }
+        if self.returning.is_some() {
+            let joined = others.unwrap_or_default();
+            expressions.extend(joined.iter().map(|(id, t)| (*id, Expr::column(*id, *t))));
+        }
         let columns = expressions
             .iter()
             .map(|(id, e)| {
@@ -200,7 +210,7 @@ impl WriteTemplate {
             input: Box::new(rel),
             expressions,
         };
-        if !alone {
+        if others.is_some() {
             // A row that joins several times is changed once.
             rel = Rel::Distinct {
                 input: Box::new(rel),

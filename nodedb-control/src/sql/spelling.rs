@@ -1,0 +1,206 @@
+//! Spellings that the parser does not read, as tokens that it does.
+//!
+//! `CREATE COLLECTION`, pgvector's operators, and what PostgreSQL's grammar has and sqlparser's has
+//! not: `ORDER BY x USING <`, `TRIM(BOTH FROM x)`, `BETWEEN SYMMETRIC`, `FROM ONLY t`, a string
+//! literal that goes on in the next line. Tokens keep their places, so errors point where they
+//! should.
+
+use nodedb_query::SYMMETRIC;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
+
+/// The tokens as the parser reads them.
+pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let tokens = join_strings(join_operators(tokens));
+    let tokens = symmetric_ranges(clauses(tokens));
+    ours_to_theirs(tokens)
+}
+
+/// `CREATE COLLECTION` is `CREATE TABLE` by another name, and so for `DROP`; the words are
+/// exchanged as tokens, so that the rest is one grammar.
+fn ours_to_theirs(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let words: Vec<usize> = (0..tokens.len())
+        .filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_)))
+        .collect();
+    let mut at_start = true;
+    for pair in words.windows(2) {
+        let (first, second) = (pair[0], pair[1]);
+        let ddl = is_keyword(&tokens[first].token, Keyword::CREATE)
+            || is_keyword(&tokens[first].token, Keyword::DROP);
+        if at_start && ddl && is_word(&tokens[second].token, "collection") {
+            tokens[second].token = Token::make_keyword("TABLE");
+        }
+        at_start = tokens[first].token == Token::SemiColon;
+    }
+    tokens
+}
+
+/// pgvector's `<+>` comes as three tokens, and its `<=>` as another system's comparison, which
+/// would bind less tightly than PostgreSQL's other operators do.
+fn join_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for mut token in tokens {
+        let operator = |symbol: &str| Token::CustomBinaryOperator(symbol.to_owned());
+        match (&token.token, &joined[..]) {
+            (Token::Spaceship, _) => token.token = operator("<=>"),
+            (Token::Gt, [.., lt, plus]) if lt.token == Token::Lt && plus.token == Token::Plus => {
+                token = TokenWithSpan::new(operator("<+>"), lt.span);
+                joined.truncate(joined.len() - 2);
+            }
+            _ => {}
+        }
+        joined.push(token);
+    }
+    joined
+}
+
+/// Two string literals with a line's end between them are one.
+fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut joined: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    // Where the last literal stands in `joined`, and whether a line has ended since.
+    let mut last: Option<(usize, bool)> = None;
+    for token in tokens {
+        match (&token.token, last) {
+            (Token::Whitespace(space), Some((at, ended))) => {
+                let ends = matches!(
+                    space,
+                    Whitespace::Newline | Whitespace::SingleLineComment { .. }
+                );
+                last = Some((at, ended || ends));
+                joined.push(token);
+            }
+            (Token::SingleQuotedString(more), Some((at, true))) => {
+                if let Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) =
+                    &mut joined[at].token
+                {
+                    text.push_str(more);
+                }
+                joined.truncate(at + 1);
+                last = Some((at, false));
+            }
+            (Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_), _) => {
+                last = Some((joined.len(), false));
+                joined.push(token);
+            }
+            _ => {
+                last = None;
+                joined.push(token);
+            }
+        }
+    }
+    joined
+}
+
+/// Positions of the tokens that are no white space.
+fn visible(tokens: &[TokenWithSpan]) -> Vec<usize> {
+    (0..tokens.len())
+        .filter(|&i| !matches!(tokens[i].token, Token::Whitespace(_)))
+        .collect()
+}
+
+/// Clauses whose words differ by a token or two.
+fn clauses(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let places = visible(&tokens);
+    let mut dropped: Vec<usize> = Vec::new();
+    let mut blanks: Vec<usize> = Vec::new();
+    for window in places.windows(3) {
+        let [a, b, c] = [window[0], window[1], window[2]];
+        let is = |at: usize, keyword| is_keyword(&tokens[at].token, keyword);
+        // A relation alone, without what inherits from it: nothing does here.
+        let names = is(a, Keyword::FROM) || is(a, Keyword::JOIN) || is(a, Keyword::UPDATE);
+        if names && is(b, Keyword::ONLY) && matches!(tokens[c].token, Token::Word(_)) {
+            dropped.push(b);
+        }
+        let side = is(b, Keyword::BOTH) || is(b, Keyword::LEADING) || is(b, Keyword::TRAILING);
+        if tokens[a].token == Token::LParen && side && is(c, Keyword::FROM) {
+            blanks.push(c);
+        }
+        if is(a, Keyword::TRIM) && tokens[b].token == Token::LParen && is(c, Keyword::FROM) {
+            dropped.push(c);
+        }
+        if is(a, Keyword::BETWEEN) && is_word(&tokens[b].token, "asymmetric") {
+            dropped.push(b);
+        }
+    }
+    for pair in places.windows(2) {
+        if is_keyword(&tokens[pair[0]].token, Keyword::USING) {
+            let order = match tokens[pair[1]].token {
+                Token::Lt => "ASC",
+                Token::Gt => "DESC",
+                _ => continue,
+            };
+            tokens[pair[0]].token = Token::make_keyword(order);
+            dropped.push(pair[1]);
+        }
+    }
+    if dropped.is_empty() && blanks.is_empty() {
+        return tokens;
+    }
+    dropped.sort_unstable();
+    let mut kept = Vec::with_capacity(tokens.len() + blanks.len());
+    for (i, token) in tokens.into_iter().enumerate() {
+        if blanks.binary_search(&i).is_ok() {
+            let blank = Token::SingleQuotedString(" ".to_owned());
+            kept.push(TokenWithSpan::new(blank, token.span));
+        }
+        if dropped.binary_search(&i).is_err() {
+            kept.push(token);
+        }
+    }
+    kept
+}
+
+/// `BETWEEN SYMMETRIC a AND b`: the lower bound becomes a call of a name that nobody can write.
+fn symmetric_ranges(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut from = 0;
+    while let Some(at) = next_symmetric(&tokens, from) {
+        from = at + 1;
+        let Some(end) = end_of_bound(&tokens, at + 1) else {
+            return tokens;
+        };
+        let span = tokens[at].span;
+        tokens.insert(end, TokenWithSpan::new(Token::RParen, span));
+        tokens[at].token = Token::Word(Word {
+            value: SYMMETRIC.to_owned(),
+            quote_style: Some('"'),
+            keyword: Keyword::NoKeyword,
+        });
+        tokens.insert(at + 1, TokenWithSpan::new(Token::LParen, span));
+    }
+    tokens
+}
+
+fn next_symmetric(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
+    (from..tokens.len()).find(|&i| {
+        is_word(&tokens[i].token, "symmetric")
+            && tokens[..i]
+                .iter()
+                .rev()
+                .find(|t| !matches!(t.token, Token::Whitespace(_)))
+                .is_some_and(|t| is_keyword(&t.token, Keyword::BETWEEN))
+    })
+}
+
+/// Where the AND behind a lower bound stands.
+fn end_of_bound(tokens: &[TokenWithSpan], from: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (i, token) in tokens.iter().enumerate().skip(from) {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth = depth.checked_sub(1)?,
+            Token::SemiColon => return None,
+            other if depth == 0 && is_keyword(other, Keyword::AND) => return Some(i),
+            _ => {}
+        }
+    }
+    None
+}
+
+pub(super) fn is_keyword(token: &Token, keyword: Keyword) -> bool {
+    matches!(token, Token::Word(w) if w.keyword == keyword)
+}
+
+pub(super) fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(Word { value, quote_style: None, .. })
+        if value.eq_ignore_ascii_case(word))
+}
