@@ -141,6 +141,11 @@ fn run(
         let until_ns = match progress {
             Progress::Busy => {
                 idle_since = None;
+                if thread.pin_to.is_none() {
+                    // The processor is shared with those who wait for this core's answers: they
+                    // get it between two turns and not when a time slice is over.
+                    std::thread::yield_now();
+                }
                 continue;
             }
             Progress::Broken(failure) => return Err(failure),
