@@ -14,6 +14,7 @@ use crate::limits::VECTOR_DIMENSIONS_MAX;
 use crate::simd::distance as kernel;
 use crate::sqlstate::SqlState;
 
+pub mod code;
 mod text;
 
 pub use text::{format, parse};

@@ -146,7 +146,7 @@ pub struct LeafReport {
     pub sources: Vec<SourceReport>,
     /// Rows in the final set, where it was built whole.
     pub set_rows: Option<u64>,
-    /// How the ranking was done, such as `scan of 120 rows`.
+    /// How the ranking was done, such as `scan of 120 rows (35 scored)`.
     pub ranking: Option<String>,
     /// Rows whose stored bytes were read for output.
     pub rows_fetched: u64,

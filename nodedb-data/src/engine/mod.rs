@@ -94,7 +94,9 @@ pub struct Ranked {
     pub rows: Vec<(f64, u32)>,
     /// How it was done, for people, such as `scan`.
     pub how: &'static str,
-    /// Rows that were scored for it.
+    /// Rows that it chose from.
+    pub seen: u64,
+    /// Those of them that were scored; of the others a bound was enough.
     pub scored: u64,
 }
 

@@ -86,11 +86,16 @@ struct Found<'a> {
     /// because their scores are worse than what it gave.
     unscored: Vec<RowSet>,
     held: Held<'a>,
-    /// Rows scored, by how.
-    hows: BTreeMap<&'static str, u64>,
+    /// Rows that were ranked, and those of them that were scored, by how.
+    hows: BTreeMap<&'static str, (u64, u64)>,
 }
 
 impl Found<'_> {
+    fn count(&mut self, how: &'static str, rows: u64, scored: u64) {
+        let count = self.hows.entry(how).or_default();
+        *count = (count.0 + rows, count.1 + scored);
+    }
+
     fn add(&mut self, cx: &Context, item: Scored) -> Result<()> {
         self.scored += 1;
         self.held.add(size_of::<Scored>())?;
@@ -120,7 +125,10 @@ pub(super) async fn send(
     }
     let hows: Vec<String> = std::mem::take(&mut found.hows)
         .into_iter()
-        .map(|(how, rows)| format!("{how} of {rows} rows"))
+        .map(|(how, (rows, scored))| match rows == scored {
+            true => format!("{how} of {rows} rows"),
+            false => format!("{how} of {rows} rows ({scored} scored)"),
+        })
         .collect();
     let scored = found.scored;
     let unscored = std::mem::take(&mut found.unscored);
@@ -233,11 +241,11 @@ async fn rank_part(
                 found.add(cx, scored(score, row))?;
                 cx.spend(1).await?;
             }
-            *found.hows.entry(ranked.how).or_default() += ranked.scored;
+            found.count(ranked.how, ranked.seen, ranked.scored);
             Scorer::Index { engine, ranking }
         }
         None => {
-            *found.hows.entry("scores").or_default() += rows;
+            found.count("scores", rows, rows);
             set.changed.union(&std::mem::take(&mut set.steady));
             Scorer::of_columns(&spec.rank, &part.collection)?
         }

@@ -3,4 +3,5 @@
 //! Each kernel asks the processor once what it can do and falls back to plain Rust; callers see
 //! safe functions only.
 
+pub mod code;
 pub mod distance;

@@ -308,6 +308,7 @@ impl Run {
             Poll::Ready(rows) => Poll::Ready(Ranked {
                 rows,
                 how: "bm25",
+                seen: self.scored,
                 scored: self.scored,
             }),
             Poll::Pending => Poll::Pending,

@@ -1,8 +1,13 @@
-//! A flat array of vectors, each with its surrogate and squared norm.
+//! A flat array of vectors, each with its surrogate and code.
+//!
+//! The codes ([`nodedb_types::vector::code`]) stand in an array of their own, a fourth of the
+//! vectors', so that a scan which needs few of the vectors reads little. They follow from the
+//! vectors and are in no image.
 
 use std::rc::Rc;
 
 use nodedb_types::simd::distance as kernel;
+use nodedb_types::vector::code::{Scale, encode};
 
 use crate::set::BlockSet;
 
@@ -17,6 +22,8 @@ const _: () = assert!(SLOTS_MAX <= 1 << 16);
 
 /// Bytes of vectors that a unit of work reads.
 const UNIT_BYTES: usize = 1024;
+/// Bytes of codes that it reads: they are asked for ahead, and little is done with each.
+const UNIT_CODE_BYTES: usize = 2048;
 
 /// The layout that all runs of an index have in common.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +69,16 @@ impl Shape {
     pub(super) fn units(&self) -> u32 {
         1 + (self.vector_bytes() / UNIT_BYTES) as u32
     }
+
+    /// Units of looking at so many codes.
+    pub(super) fn code_units(&self, codes: usize) -> u32 {
+        1 + (codes * self.dimensions / UNIT_CODE_BYTES) as u32
+    }
+
+    /// Codes that can be looked at for so many units, one at least.
+    pub(super) fn codes_for(&self, units: u32) -> usize {
+        (units as usize * UNIT_CODE_BYTES / self.dimensions.max(1)).max(1)
+    }
 }
 
 /// Vectors with their surrogates and what is known of them. A checkpoint shares the slots, so they
@@ -79,22 +96,28 @@ pub(super) struct Run {
 pub(super) struct Slots {
     pub(super) surrogates: Vec<u32>,
     pub(super) vectors: Vec<u8>,
-    squared_norms: Vec<f32>,
-}
-
-fn squared_norm(vector: &[u8]) -> f32 {
-    kernel::squared_norm(vector)
+    codes: Vec<i8>,
+    scales: Vec<Scale>,
 }
 
 impl Slots {
     /// Slots of an image; as many vectors as surrogates.
     pub(super) fn new(surrogates: Vec<u32>, vectors: &[u8], shape: &Shape) -> Slots {
-        let each = vectors.chunks_exact(shape.vector_bytes());
-        Slots {
-            squared_norms: each.map(squared_norm).collect(),
+        let mut slots = Slots {
             vectors: vectors.to_vec(),
+            codes: Vec::with_capacity(vectors.len() / 4),
+            scales: Vec::with_capacity(surrogates.len()),
             surrogates,
+        };
+        for vector in vectors.chunks_exact(shape.vector_bytes()) {
+            slots.push_code(vector);
         }
+        slots
+    }
+
+    fn push_code(&mut self, vector: &[u8]) {
+        let scale = encode(vector, kernel::squared_norm(vector), &mut self.codes);
+        self.scales.push(scale);
     }
 }
 
@@ -145,10 +168,17 @@ impl Run {
         self.slots.surrogates[slot as usize]
     }
 
+    /// The vector of a slot and its squared norm.
     pub(super) fn at(&self, slot: u32, shape: &Shape) -> (&[u8], f32) {
         let (slot, bytes) = (slot as usize, shape.vector_bytes());
         let vector = &self.slots.vectors[slot * bytes..][..bytes];
-        (vector, self.slots.squared_norms[slot])
+        (vector, self.slots.scales[slot].squared_norm())
+    }
+
+    pub(super) fn code_at(&self, slot: u32, shape: &Shape) -> (&[i8], Scale) {
+        let (slot, bytes) = (slot as usize, shape.dimensions);
+        let code = &self.slots.codes[slot * bytes..][..bytes];
+        (code, self.slots.scales[slot])
     }
 
     /// Gives the slot.
@@ -160,12 +190,13 @@ impl Run {
             // By doubling, up to the slots of a run.
             let more = slot.max(4).min(shape.slots() - slot) as usize;
             slots.surrogates.reserve_exact(more);
-            slots.squared_norms.reserve_exact(more);
             slots.vectors.reserve_exact(more * vector.len());
+            slots.codes.reserve_exact(more * shape.dimensions);
+            slots.scales.reserve_exact(more);
         }
         slots.surrogates.push(surrogate);
-        slots.squared_norms.push(squared_norm(vector));
         slots.vectors.extend_from_slice(vector);
+        slots.push_code(vector);
         slot
     }
 
@@ -173,7 +204,9 @@ impl Run {
         let (slot, bytes) = (slot as usize, shape.vector_bytes());
         let slots = self.slots();
         slots.vectors[slot * bytes..][..bytes].copy_from_slice(vector);
-        slots.squared_norms[slot] = squared_norm(vector);
+        let mut code = Vec::with_capacity(shape.dimensions);
+        slots.scales[slot] = encode(vector, kernel::squared_norm(vector), &mut code);
+        slots.codes[slot * shape.dimensions..][..shape.dimensions].copy_from_slice(&code);
     }
 
     /// The row of a slot has died or moved away.
@@ -187,15 +220,17 @@ impl Run {
         assert_eq!(self.live(), 0);
         let slots = self.slots();
         slots.surrogates.clear();
-        slots.squared_norms.clear();
         slots.vectors.clear();
+        slots.codes.clear();
+        slots.scales.clear();
         self.dead = BlockSet::new();
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
         let slots = &self.slots;
         slots.surrogates.capacity() * 4
-            + slots.squared_norms.capacity() * 4
+            + slots.scales.capacity() * size_of::<Scale>()
             + slots.vectors.capacity()
+            + slots.codes.capacity()
     }
 }

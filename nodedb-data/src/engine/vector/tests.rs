@@ -354,7 +354,7 @@ fn no_direction_is_farther_than_everything_but_not_forgotten() {
             |turn| index.poll_rank(&mut ranking, &allowed, k, turn),
             || {},
         );
-        assert_eq!((ranked.how, ranked.scored), ("scan", 4));
+        assert_eq!((ranked.how, ranked.seen, ranked.scored), ("scan", 4, 4));
         ranked.rows
     };
     assert_eq!(best(2), [(0.0, 4), (2.0, 2)]);
@@ -399,7 +399,8 @@ fn wide_vectors_fit_the_turn() {
         apply(&mut index, id, None, Some(&row));
     }
     let vectors = rows as usize * WIDE * 4;
-    assert!((vectors..vectors * 5 / 4 + (2 << 20)).contains(&index.bytes()));
+    // A code is a fourth of its vector.
+    assert!((vectors..vectors * 3 / 2 + (2 << 20)).contains(&index.bytes()));
     let allowed: RowSet = (1..=rows).collect();
     let mut ranking = index.ranking(&rank(Metric::Cosine, &vector(77))).unwrap();
     let budget = Budget::new(UNITS_PER_TURN);
@@ -417,5 +418,65 @@ fn wide_vectors_fit_the_turn() {
         budget.refill(UNITS_PER_TURN);
     };
     assert!(best.rows.iter().any(|(_, id)| *id == 77));
-    assert_eq!(turns, (rows * index.shape.units()).div_ceil(UNITS_PER_TURN));
+    assert_eq!(best.seen, u64::from(rows));
+    assert!(best.scored < 60, "{}", best.scored);
+    let units = index.shape.code_units(rows as usize) + 100 + 60 * index.shape.units();
+    assert!(turns <= 1 + units / UNITS_PER_TURN, "{turns}");
+}
+
+const EIGHT: [DataType; 2] = [DataType::Int4, DataType::Vector(Some(8))];
+
+/// Vectors that are hard to tell apart by their codes, or have none: clusters, repeats, all
+/// lengths, zeros, elements whose squares leave the range.
+fn hard_vectors() -> impl Strategy<Value = Vec<Vec<f32>>> {
+    let element = prop_oneof![Just(0.0f32), -1f32..1.0];
+    let centres = prop::collection::vec(prop::collection::vec(element, 8), 1..4);
+    let noise = prop_oneof![Just(0.0f32), Just(1e-7), Just(1e-3), Just(1.0)];
+    let length = prop_oneof![4 => Just(0i32), 1 => -12i32..12, 1 => -126i32..127];
+    let member = (any::<prop::sample::Index>(), noise, length, any::<u32>());
+    let members = prop::collection::vec(member, 1..700);
+    (centres, members).prop_map(|(centres, members)| {
+        let vector = |(centre, noise, length, seed): (prop::sample::Index, f32, i32, u32)| {
+            let mut state = seed;
+            let mut about = |x: &f32| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let turn = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
+                ((x + noise * turn) * 2f32.powi(length)).clamp(f32::MIN, f32::MAX)
+            };
+            let centre: &Vec<f32> = centre.get(&centres);
+            centre.iter().map(&mut about).collect()
+        };
+        members.into_iter().map(vector).collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Several batches of codes, and turns that end within them.
+    #[test]
+    fn ranking_by_codes_equals_brute_force(
+        vectors in hard_vectors(),
+        query in any::<prop::sample::Index>(),
+        step in 1u32..4,
+        metric in prop::sample::select(Metric::ALL.to_vec()),
+        k in prop_oneof![1usize..4, 0usize..40, Just(usize::MAX)],
+        units in prop_oneof![1u32..6, Just(40), Just(UNITS_PER_TURN)],
+    ) {
+        let mut index = Vectors::new(1, metric, Shape::new(8, 64 * 8 * 4));
+        let mut rows = Rows::new();
+        let query = query.get(&vectors).clone();
+        for (id, vector) in (1..).zip(vectors) {
+            let row = row::encode(&[Value::Int4(7), Value::Vector(vector.clone())], &EIGHT);
+            apply(&mut index, id, None, Some(&row.unwrap()));
+            rows.insert(id, Some(vector));
+        }
+        let allowed: BTreeSet<u32> = rows.keys().copied().filter(|id| id % step == 0).collect();
+        let row_set: RowSet = allowed.iter().copied().collect();
+        let mut ranking = index.ranking(&rank(metric, &query)).unwrap();
+        let ranked = drive(units, |turn| index.poll_rank(&mut ranking, &row_set, k, turn), || {});
+        prop_assert_eq!(ranked.seen, allowed.len() as u64);
+        prop_assert!(ranked.scored <= ranked.seen);
+        prop_assert_eq!(normal(ranked.rows), brute_force(&rows, &allowed, metric, &query, k));
+    }
 }

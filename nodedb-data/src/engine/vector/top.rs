@@ -78,6 +78,13 @@ impl Top {
         }
     }
 
+    /// Whether a row with this score, or a larger one, is surely not among the result. Once it is
+    /// so for a score, it stays so.
+    pub(super) fn is_beyond(&self, score: f64) -> bool {
+        let worst = || self.best.peek().map(|worst| worst.0);
+        self.best.len() >= self.k && worst().is_none_or(|worst| Score(score) > worst)
+    }
+
     /// The result, best first. Once begun, no row may be offered any more.
     pub(super) fn poll_sorted(&mut self, turn: &Turn<'_>) -> Poll<Vec<(f64, u32)>> {
         loop {

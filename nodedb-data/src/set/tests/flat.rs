@@ -128,6 +128,7 @@ impl Engine for Flat {
         Poll::Ready(Ok(Ranked {
             rows,
             how: "scan",
+            seen: allowed.len(),
             scored: allowed.len(),
         }))
     }
