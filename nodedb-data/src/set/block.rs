@@ -4,11 +4,17 @@
 //! Implementation of an Optimized Software Library", 2018, section 2). They are our own because
 //! evaluation goes container by container and the `roaring` crate does not hand out one of them.
 //! The form follows from the cardinality alone, so equal sets have equal forms.
+//!
+//! Roaring changes to bitmaps where they take less room, above 4096 ids. Here they begin at a
+//! fourth of that: two bitmaps meet in less than a microsecond however full they are, two arrays
+//! of 2000 ids in several. Arrays are put together without branches on what is in them, which no
+//! processor could foresee.
 
 use nodedb_types::limits::BLOCK_IDS;
+use nodedb_types::simd::words::count_ones;
 
-/// Above this many ids a bitmap takes less room than an array.
-const SPARSE_MAX: usize = 4096;
+/// Above this many ids a set is a bitmap.
+const SPARSE_MAX: usize = 1024;
 const WORDS: usize = BLOCK_IDS as usize / 64;
 
 type Words = [u64; WORDS];
@@ -86,7 +92,7 @@ impl BlockSet {
 
     /// Brings words into the form that their cardinality asks for.
     fn from_words(words: Box<Words>) -> BlockSet {
-        let len: u32 = words.iter().map(|w| w.count_ones()).sum();
+        let len = count_ones(&words[..]);
         if len as usize > SPARSE_MAX {
             return BlockSet(Form::Dense { words, len });
         }
@@ -330,29 +336,37 @@ fn is_comparable(mine: &[u16], theirs: &[u16]) -> bool {
 
 /// Keeps of an ascending list what is in another (`shared`), or what is not.
 fn keep(mine: &mut Vec<u16>, theirs: &[u16], shared: bool) {
-    let mut at = 0;
-    mine.retain(|&low| {
-        while theirs.get(at).is_some_and(|&other| other < low) {
-            at += 1;
-        }
-        (theirs.get(at) == Some(&low)) == shared
-    });
+    let (mut from, mut to, mut at) = (0, 0, 0);
+    while from < mine.len() && at < theirs.len() {
+        let (a, b) = (mine[from], theirs[at]);
+        mine[to] = a;
+        // One of mine is decided when theirs has reached it.
+        let decided = a <= b;
+        to += usize::from(decided && (a == b) == shared);
+        from += usize::from(decided);
+        at += usize::from(b <= a);
+    }
+    if !shared {
+        mine.copy_within(from.., to);
+        to += mine.len() - from;
+    }
+    mine.truncate(to);
 }
 
 /// Two ascending lists as one, without repeats.
-fn merge(mut mine: &[u16], mut theirs: &[u16]) -> Vec<u16> {
-    let mut merged = Vec::with_capacity(mine.len() + theirs.len());
-    while let ([a, mine_rest @ ..], [b, theirs_rest @ ..]) = (mine, theirs) {
-        merged.push(*a.min(b));
-        if a <= b {
-            mine = mine_rest;
-        }
-        if b <= a {
-            theirs = theirs_rest;
-        }
+fn merge(mine: &[u16], theirs: &[u16]) -> Vec<u16> {
+    let mut merged = vec![0; mine.len() + theirs.len()];
+    let (mut from, mut at, mut to) = (0, 0, 0);
+    while from < mine.len() && at < theirs.len() {
+        let (a, b) = (mine[from], theirs[at]);
+        merged[to] = a.min(b);
+        to += 1;
+        from += usize::from(a <= b);
+        at += usize::from(b <= a);
     }
-    merged.extend_from_slice(mine);
-    merged.extend_from_slice(theirs);
+    merged.truncate(to);
+    merged.extend_from_slice(&mine[from..]);
+    merged.extend_from_slice(&theirs[at..]);
     merged
 }
 

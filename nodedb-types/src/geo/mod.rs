@@ -14,6 +14,7 @@ use std::fmt;
 use crate::failure::{Failure, Result};
 use crate::sqlstate::SqlState;
 
+mod bands;
 pub mod ewkb;
 pub mod geography;
 pub mod geojson;

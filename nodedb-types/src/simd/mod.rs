@@ -5,3 +5,4 @@
 
 pub mod code;
 pub mod distance;
+pub mod words;

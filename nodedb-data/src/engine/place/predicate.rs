@@ -93,6 +93,13 @@ impl Predicate {
         self.shape.srid()
     }
 
+    /// Makes the exact answer cheaper for many points.
+    pub(super) fn prepare(&mut self) {
+        if let Some(circle) = &mut self.circle {
+            circle.prepare();
+        }
+    }
+
     /// Units of the exact answer for a point.
     pub(super) fn units(&self) -> u32 {
         self.units

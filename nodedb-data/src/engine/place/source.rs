@@ -14,7 +14,10 @@ use super::predicate::Predicate;
 use super::tree::Walk;
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, Turn};
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockSet, RowSet, RowSetBuilder};
+
+/// From so many rows of a block on, it pays to make asking cheaper.
+const PREPARE_MIN: usize = 300;
 
 /// A predicate made ready.
 pub struct PlaceSource {
@@ -30,10 +33,11 @@ pub struct PlaceSource {
 enum Proposals {
     /// Every row that has a place.
     All,
-    Gathered {
+    Gathering {
         walk: Walk,
-        rows: RowSet,
+        rows: RowSetBuilder,
     },
+    Gathered(RowSet),
 }
 
 /// What is known of the block asked about last.
@@ -52,9 +56,9 @@ impl PlaceSource {
             .min(index.store.len());
         let proposals = match rows * 2 > index.store.len() {
             true => Proposals::All,
-            false => Proposals::Gathered {
+            false => Proposals::Gathering {
                 walk: Walk::Start,
-                rows: RowSet::new(),
+                rows: RowSetBuilder::default(),
             },
         };
         PlaceSource {
@@ -68,8 +72,8 @@ impl PlaceSource {
 
     pub(super) fn estimate(&self) -> Estimate {
         let (rows, setup) = match &self.proposals {
-            Proposals::Gathered { walk, rows } if walk.is_done() => (rows.len(), 0),
-            Proposals::Gathered { .. } => (self.rows, self.walk_units),
+            Proposals::Gathered(rows) => (rows.len(), 0),
+            Proposals::Gathering { .. } => (self.rows, self.walk_units),
             Proposals::All => (self.rows, 0),
         };
         Estimate {
@@ -80,17 +84,19 @@ impl PlaceSource {
     }
 
     fn poll_gather(&mut self, index: &Places, turn: &Turn<'_>) -> Poll<()> {
-        let Proposals::Gathered { walk, rows } = &mut self.proposals else {
+        let Proposals::Gathering { walk, rows } = &mut self.proposals else {
             return Poll::Ready(());
         };
-        walk.poll(
+        let polled = walk.poll(
             &index.tree,
             |bounds| self.predicate.may_hold(bounds),
-            |entry| {
-                rows.insert(entry.surrogate);
-            },
+            |entry| rows.insert(entry.surrogate),
             turn,
-        )
+        );
+        if polled.is_ready() {
+            self.proposals = Proposals::Gathered(rows.finish());
+        }
+        polled
     }
 
     pub(super) fn poll_next_block(
@@ -104,7 +110,8 @@ impl PlaceSource {
         }
         let proposed = match &self.proposals {
             Proposals::All => index.store.next_block(from),
-            Proposals::Gathered { rows, .. } => rows.next_block(from),
+            Proposals::Gathered(rows) => rows.next_block(from),
+            Proposals::Gathering { .. } => None,
         };
         let single = index.store.next_single_block(from, self.predicate.srid());
         Poll::Ready(Ok(proposed.into_iter().chain(single).min()))
@@ -136,6 +143,9 @@ impl PlaceSource {
             };
         }
         rows.subtract(&self.answered.asked);
+        if rows.len() >= PREPARE_MIN {
+            self.predicate.prepare();
+        }
         let mut has_more = turn.spend(2 * BLOCK_OPERATION);
         for low in rows.iter() {
             let surrogate = u32::from(block) << 16 | u32::from(low);
@@ -169,7 +179,8 @@ impl PlaceSource {
     fn to_ask(&self, index: &Places, block: u16, wanted: Option<&BlockSet>) -> BlockSet {
         let mut rows = match &self.proposals {
             Proposals::All => index.store.rows(block),
-            Proposals::Gathered { rows, .. } => {
+            Proposals::Gathering { .. } => BlockSet::new(),
+            Proposals::Gathered(rows) => {
                 let mut rows = rows.block(block).cloned().unwrap_or_default();
                 rows.union(&index.store.single(block, self.predicate.srid()));
                 rows

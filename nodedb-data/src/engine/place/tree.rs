@@ -288,10 +288,6 @@ pub(super) enum Walk {
 }
 
 impl Walk {
-    pub(super) fn is_done(&self) -> bool {
-        matches!(self, Walk::Done)
-    }
-
     pub(super) fn poll(
         &mut self,
         tree: &Tree,

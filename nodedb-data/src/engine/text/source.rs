@@ -18,6 +18,8 @@ const PHRASE_ROW_UNITS: u32 = 2;
 const POSITIONS_PER_UNIT: usize = 32;
 /// Tokens of a row that the row-wise form reads for a unit.
 const TOKENS_PER_UNIT: u64 = 3;
+/// Rows of a step are brought down to those wanted at once where these are fewer by this factor.
+const WANTED_SHARE: usize = 4;
 /// Above this many leaves the next block is not looked for leaf by leaf.
 const LEAVES_MAX: usize = 64;
 
@@ -141,6 +143,9 @@ impl TextSource {
         };
         // The block is answered; a spent budget stops whoever asks next.
         let _ = turn.spend(BLOCK_OPERATION);
+        if let Some(wanted) = wanted {
+            truth.yes.intersect(wanted);
+        }
         // A row that got or lost its NULL between two turns stands on one side only.
         truth.unknown.subtract(&truth.yes);
         Poll::Ready(truth)
@@ -219,8 +224,12 @@ impl Evaluation {
         Poll::Ready(())
     }
 
+    /// Leaves out rows that nobody wants where that spares later steps much; the answer is
+    /// brought down to those wanted at the end.
     fn keep_wanted(&self, rows: &mut BlockSet) {
-        if let Some(wanted) = &self.wanted {
+        if let Some(wanted) = &self.wanted
+            && wanted.len() < rows.len() / WANTED_SHARE
+        {
             rows.intersect(wanted);
         }
     }
@@ -249,7 +258,10 @@ impl Evaluation {
             Some(check) => check,
             None => {
                 let (mut rows, mut units) = terms.block(words[0].1, self.block, corpus);
-                self.keep_wanted(&mut rows);
+                // Each row that is left has its positions read.
+                if let Some(wanted) = &self.wanted {
+                    rows.intersect(wanted);
+                }
                 if let Some(top) = self.stack.last().filter(|_| within) {
                     rows.intersect(top);
                 }
