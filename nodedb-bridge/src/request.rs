@@ -82,7 +82,7 @@ pub enum Op {
     Report,
 }
 
-/// Bytes of memory of a core, by owner.
+/// Bytes of memory of a core, by owner. What was dropped from memory is not among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryReport {
     /// Versions of rows.
@@ -91,6 +91,21 @@ pub struct MemoryReport {
     pub keys: u64,
     /// Engines.
     pub indexes: u64,
+}
+
+/// Rows and pages of key indexes, which checkpoints write and which need not all be in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeafReport {
+    /// Bytes of them in memory.
+    pub bytes: u64,
+    /// Bytes of those that no checkpoint has written yet, which therefore stay.
+    pub unwritten_bytes: u64,
+    /// Bytes of them that there is memory for.
+    pub bytes_max: u64,
+    /// Read back from the shards' files since the start.
+    pub read: u64,
+    /// Dropped from memory since the start.
+    pub evicted: u64,
 }
 
 /// Checkpoints of a core's shards since the start.
@@ -129,6 +144,7 @@ pub struct CoreReport {
     pub events_left_to_log: u64,
     /// Bytes of memory by what they are for.
     pub memory: MemoryReport,
+    pub leaves: LeafReport,
     pub checkpoints: CheckpointReport,
     /// Set when the core is read-only until restart.
     pub latched: Option<nodedb_types::Failure>,

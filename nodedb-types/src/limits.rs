@@ -70,6 +70,9 @@ pub const EXPRESSION_ROWS_MAX: usize = 256;
 pub const STATEMENT_RETRIES_MAX: u32 = 10;
 /// History that a core keeps for old snapshots, bytes; beyond it the oldest statement fails.
 pub const HISTORY_BYTES_MAX: usize = 256 << 20;
+/// Rows and key pages that a core has memory for at the least, bytes: what the steps of the
+/// statements under way read must fit several times.
+pub const LEAF_BYTES_MIN: usize = 16 << 20;
 /// Change streams keep this much of the log by default, bytes.
 pub const STREAM_RETENTION_BYTES: u64 = 1 << 30;
 /// Change streams that are being read at a time: each reader holds a few pages.
@@ -91,6 +94,7 @@ pub const PLAN_CACHE_ENTRIES: usize = 1024;
 
 const _: () = assert!(ROW_BYTES_MAX * 2 + 4096 <= WAL_FRAME_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_MAX <= STAGE_CHUNK_BYTES_MAX);
+const _: () = assert!(ROW_BYTES_MAX * 16 <= LEAF_BYTES_MIN);
 const _: () = assert!(VECTOR_DIMENSIONS_MAX * 4 < ROW_BYTES_MAX);
 const _: () = assert!(EXTENT_BIG == BLOCK_IDS && EXTENT_BIG.is_multiple_of(EXTENT_SMALL));
 const _: () = assert!(SHARDS_MIN.is_power_of_two() && SHARDS_MAX.is_power_of_two());

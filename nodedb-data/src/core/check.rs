@@ -121,11 +121,10 @@ impl State {
         let mut after: Option<Box<[u8]>> = None;
         let mut keys = 0;
         loop {
-            let entries = table
-                .paged(|t| {
-                    let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-                    t.scan_keys(from, PIECE)
-                })
+            let mut entries = Vec::new();
+            let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            table
+                .paged(|t| t.scan(from, true, PIECE, &mut entries))
                 .await?;
             let Some((last, _)) = entries.last() else {
                 break;
@@ -134,7 +133,10 @@ impl State {
             keys += entries.len() as u64;
             for (key, id) in entries {
                 let surrogate = Surrogate::new(id);
-                let right = surrogate.and_then(|s| table.latest(s, |v| *v.key == *key));
+                let right = match surrogate {
+                    Some(s) => table.paged(|t| t.latest(s, |v| *v.key == *key)).await?,
+                    None => None,
+                };
                 if right != Some(true) {
                     findings.push(key_finding(
                         table,
@@ -177,10 +179,13 @@ impl State {
             };
             let end = last.get().checked_add(1);
             for surrogate in rows {
-                let hash = table.latest(surrogate, |version| {
-                    let view = RowView::new(version.row)?;
-                    index.engine.borrow().row_hash(surrogate, &view)
-                });
+                let hash = |table: &Table| {
+                    table.latest(surrogate, |version| {
+                        let view = RowView::new(version.row)?;
+                        index.engine.borrow().row_hash(surrogate, &view)
+                    })
+                };
+                let hash = table.paged(hash).await?;
                 // What is in both takes itself out; what is left over differs.
                 if let Some(hash) = hash {
                     mix(&mut sums, surrogate.get(), hash?);

@@ -1,7 +1,8 @@
 //! Checkpoints of a core's shards: when, in which order, and what of the log goes afterwards.
 //!
 //! One task makes them, a shard after the other, whenever replaying what was applied since the last
-//! round would take too long, and once when the core is stopped. A shard is frozen by the task that
+//! round would take too long or what it changed takes too much memory (only what a checkpoint has
+//! written may leave it), and once when the core is stopped. A shard is frozen by the task that
 //! applies, between two commits; everything else happens in pieces beside the writers, who never
 //! wait for it. What it costs a turn is bounded by the budget like any other work (P2).
 //!
@@ -106,12 +107,14 @@ impl Checkpoint {
 }
 
 impl State {
-    /// Asks for a round if a start would replay for too long without it.
+    /// Asks for a round if a start would replay for too long without it, or too little memory can
+    /// be given back.
     pub fn checkpoint_if_due(&self) {
         let checkpoint = &self.checkpoint;
         let log_bytes = self.wal().stats().bytes - checkpoint.log_bytes.get();
         let due = checkpoint.replay_units.get() >= self.config.checkpoint_units
-            || log_bytes >= self.config.checkpoint_log_bytes;
+            || log_bytes >= self.config.checkpoint_log_bytes
+            || self.residency.wants_checkpoint();
         if due {
             self.want_checkpoint();
         }

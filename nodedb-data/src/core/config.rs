@@ -41,7 +41,10 @@ pub struct CoreConfig {
     pub checkpoint_units: u64,
     /// Bytes of log after which they are.
     pub checkpoint_log_bytes: u64,
-    /// Test: pages of indexes are missing as often as possible.
+    /// Bytes of rows and keys in memory at the most, as far as checkpoints have written them:
+    /// `store::residency`.
+    pub leaf_bytes_max: usize,
+    /// Test: rows and pages of indexes are missing as often as possible.
     pub page_faults: bool,
     /// Test: the log's segments are as small as possible.
     pub small_segments: bool,
@@ -62,6 +65,7 @@ impl CoreConfig {
             history_bytes_max: nodedb_types::limits::HISTORY_BYTES_MAX,
             checkpoint_units: CHECKPOINT_UNITS,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+            leaf_bytes_max: usize::MAX,
             page_faults: false,
             small_segments: false,
             faults: Faults::default(),

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use nodedb_bridge::clock::{Clock, Snapshots};
 use nodedb_bridge::reply::Frame;
-use nodedb_bridge::request::{CoreReport, MemoryReport, Op, Request};
+use nodedb_bridge::request::{CoreReport, LeafReport, MemoryReport, Op, Request};
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::{Failure, Result};
@@ -58,6 +58,7 @@ use crate::io::{Io, IoHandle};
 use crate::pace::{Budget, UNITS_PER_TURN};
 use crate::recover;
 use crate::shard::Shard;
+use crate::store::residency::{Owner, Residency};
 
 /// Requests taken per turn at the most.
 const REQUESTS_PER_TURN: usize = 128;
@@ -107,9 +108,17 @@ impl Core {
         cpu_clock: Box<dyn Fn() -> u64>,
     ) -> Core {
         let executor = Executor::default();
+        let budget = Rc::new(Budget::new(UNITS_PER_TURN));
+        let spawner = executor.spawner();
+        let residency = Residency::new(
+            config.leaf_bytes_max,
+            config.page_faults,
+            budget.clone(),
+            Box::new(move |task| spawner.spawn(task)),
+        );
         let shards = config
             .own_shards()
-            .map(|id| (id, Shard::new(id, config.page_faults)));
+            .map(|id| (id, Shard::new(id, &residency)));
         let shards: BTreeMap<_, _> = shards.collect();
         let state = Rc::new(State {
             clock: shared.clock,
@@ -118,7 +127,8 @@ impl Core {
             covered: shared.covered,
             checkpoint: checkpoint::Checkpoint::default(),
             io: IoHandle::new(io),
-            budget: Budget::new(UNITS_PER_TURN),
+            budget,
+            residency,
             timers: executor::Timers::default(),
             spawner: executor.spawner(),
             waiters: Rc::default(),
@@ -172,6 +182,11 @@ impl Core {
     /// Bytes of row versions that are held.
     pub fn row_bytes(&self) -> usize {
         self.state.shards.values().map(Shard::row_bytes).sum()
+    }
+
+    /// Which rows and pages are in memory.
+    pub fn leaves(&self) -> LeafReport {
+        leaves(&self.state.residency)
     }
 
     /// Checkpoints of the core's shards so far.
@@ -384,19 +399,33 @@ fn report(state: &State, turns: Turns) -> CoreReport {
         turns_wall: turns.wall,
         wal_bytes: state.wal().bytes_live(),
         memory: memory(state),
+        leaves: leaves(&state.residency),
         checkpoints: state.checkpoint_report(),
         latched: state.latch.why().cloned(),
     }
 }
 
+fn leaves(residency: &Residency) -> LeafReport {
+    let stats = residency.stats();
+    LeafReport {
+        bytes: residency.bytes() as u64,
+        unwritten_bytes: residency.dirty() as u64,
+        bytes_max: residency.limit() as u64,
+        read: stats.read,
+        evicted: stats.evicted,
+    }
+}
+
 fn memory(state: &State) -> MemoryReport {
     let mut memory = MemoryReport::default();
-    for shard in state.shards.values() {
-        memory.rows += shard.row_log_bytes() as u64;
-        for table in shard.tables() {
-            memory.keys += table.key_bytes() as u64;
-            memory.indexes += table.index_bytes() as u64;
-        }
+    let residency = &state.residency;
+    let held = |owner| residency.held(owner) as u64;
+    memory.rows = held(Owner::Rows);
+    memory.keys = held(Owner::Keys) + held(Owner::Locations);
+    memory.indexes = held(Owner::Indexes);
+    for table in state.shards.values().flat_map(|s| s.tables()) {
+        memory.keys += table.set_bytes() as u64;
+        memory.indexes += table.index_bytes() as u64;
     }
     memory
 }

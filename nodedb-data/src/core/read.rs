@@ -131,8 +131,8 @@ impl State {
                     key: version.key,
                     row: version.row,
                 })
-            })?;
-            if let Some(seen) = seen {
+            });
+            if let Some(seen) = seen.await? {
                 seen?;
                 break;
             }

@@ -217,7 +217,14 @@ impl State {
                 index.built.set(u32::MAX);
                 return Ok(false);
             };
-            let units = build_row(table, index, surrogate)?;
+            let row = match table.latest(surrogate, |version| version.row.to_vec()) {
+                Ok(row) => row.expect("a row alive has a version"),
+                Err(missing) => {
+                    missing.fetch().await?;
+                    continue;
+                }
+            };
+            let units = build_row(index, surrogate, &row)?;
             index.built.set(surrogate.get());
             *done += 1;
             self.spend_large(units).await;
@@ -305,12 +312,8 @@ impl State {
 }
 
 /// Brings one row, as it is now, into an index. Gives the units that it took.
-fn build_row(table: &Table, index: &TableIndex, surrogate: Surrogate) -> Result<u32> {
-    let row = table.latest(surrogate, |version| version.row.to_vec());
-    let Some(row) = row else {
-        return Ok(1);
-    };
-    let view = RowView::new(&row)?;
+fn build_row(index: &TableIndex, surrogate: Surrogate, row: &[u8]) -> Result<u32> {
+    let view = RowView::new(row)?;
     let mut engine = index.engine.borrow_mut();
     engine.check_row(&view)?;
     engine.apply(surrogate, None, Some(&view))?;

@@ -35,6 +35,7 @@ use crate::shard::claim::Owner;
 use crate::shard::table::Table;
 use crate::store::directory::Directory;
 use crate::store::extent::Leases;
+use crate::store::residency::Residency;
 use crate::wal::Wal;
 
 pub struct State {
@@ -45,7 +46,8 @@ pub struct State {
     pub covered: Covered,
     pub checkpoint: Checkpoint,
     pub io: Rc<IoHandle>,
-    pub budget: Budget,
+    pub budget: Rc<Budget>,
+    pub residency: Rc<Residency>,
     pub timers: Timers,
     pub spawner: Spawner,
     pub waiters: Rc<Waiters>,

@@ -1,5 +1,5 @@
 //! What a core does beside its requests: history that nobody reads goes, dropped tables are freed,
-//! engines merge. Each turn does a piece.
+//! engines merge, leaves beyond the memory there is for them go. Each turn does a piece.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,6 +16,9 @@ const TRIM_PER_TURN: usize = 64;
 const TRIM_UNITS: u32 = 2;
 /// Rows of dropped tables freed per turn.
 const FREE_PER_TURN: usize = 256;
+/// Leaves that the clock's hand passes per turn, and units for each.
+const SWEEP_PER_TURN: usize = 256;
+const SWEEP_UNITS: u32 = 2;
 
 /// Tables that have something to be done.
 #[derive(Default)]
@@ -56,8 +59,17 @@ impl State {
     pub fn upkeep_piece(&self) -> Result<bool> {
         let trimmed = self.trim_piece();
         let freed = self.free_piece();
+        let swept = self.sweep_piece();
         let merged = self.merge_piece()?;
-        Ok(trimmed | freed | merged)
+        Ok(trimmed | freed | swept | merged)
+    }
+
+    fn sweep_piece(&self) -> bool {
+        if !self.residency.needs_sweep() {
+            return false;
+        }
+        self.budget.spend(SWEEP_UNITS * SWEEP_PER_TURN as u32);
+        self.residency.sweep(SWEEP_PER_TURN)
     }
 
     fn trim_piece(&self) -> bool {

@@ -76,8 +76,7 @@ impl Start {
         file: StoreFile,
         root: &Root,
     ) -> Result<()> {
-        let faults = state.config.page_faults;
-        let loaded = image::load(shard, file, root, &state.budget, faults).await?;
+        let loaded = image::load(shard, file, root, &state.budget).await?;
         let Loaded {
             manifest,
             images,

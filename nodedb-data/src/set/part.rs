@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use arrow::array::{Array, AsArray, BooleanArray};
 use nodedb_bridge::expression::BatchExpression;
@@ -21,6 +21,7 @@ use super::context::Context;
 use super::rows::{Rows, Version};
 use crate::engine::{Estimate, SharedIndex, Source, Truth};
 use crate::pace::{EXPRESSION_CALL, EXPRESSION_ROW, ROW_READ};
+use crate::store::residency::Reading;
 
 /// Cells of an expression's batch, bytes: what one call may work on.
 const EXPRESSION_BYTES_MAX: usize = 64 << 10;
@@ -241,19 +242,16 @@ impl Part {
     ) -> Result<()> {
         let mut ids = ids.into_iter();
         let mut next = ids.next();
+        let mut reading = Reading::default();
         cx.drive(|turn| {
             while let Some(id) = next {
                 let Some(surrogate) = Surrogate::new(id) else {
                     return Poll::Ready(Err(Failure::internal("0 names no row")));
                 };
                 let mut show = |version: Version<'_>| see(version, &RowView::new(version.row)?);
-                let read = self
-                    .rows
-                    .poll_read(surrogate, cx.snapshot(), turn, &mut show);
-                match read {
-                    Poll::Ready(found) => found?,
-                    Poll::Pending => return Poll::Pending,
-                };
+                let (snapshot, rows) = (cx.snapshot(), &self.rows);
+                let read = rows.poll_read(surrogate, snapshot, &mut reading, turn, &mut show);
+                ready!(read)?;
                 next = ids.next();
                 if !turn.spend(ROW_READ + units) {
                     return Poll::Pending;

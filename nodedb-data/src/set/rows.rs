@@ -16,6 +16,7 @@ use super::changes::Mark;
 use super::row_set::RowSet;
 use crate::engine::SharedIndex;
 use crate::pace::Turn;
+use crate::store::residency::Reading;
 
 /// One version of a row, lent for the length of a call.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub struct KeyCursor {
     pub direction: Direction,
     /// The last key that was given.
     pub after: Option<Box<[u8]>>,
+    /// What the next entries wait for.
+    pub reading: Reading,
 }
 
 impl KeyCursor {
@@ -44,6 +47,7 @@ impl KeyCursor {
         KeyCursor {
             direction,
             after: None,
+            reading: Reading::default(),
         }
     }
 }
@@ -84,11 +88,13 @@ pub trait Rows {
     /// Charging [`crate::pace::ROW_READ`] is the caller's business, as it knows what it does
     /// with the row; the shard charges what it does beyond, such as walking old versions. Fails with 72000 when
     /// the history that far back is gone. `see` is called at the most once, in the call that
-    /// returns `Ready`.
+    /// returns `Ready`. `reading` is the row's own, new at the first call and the same at those
+    /// that follow `Pending`.
     fn poll_read(
         &self,
         surrogate: Surrogate,
         snapshot: CommitTs,
+        reading: &mut Reading,
         turn: &Turn<'_>,
         see: &mut dyn FnMut(Version<'_>) -> Result<()>,
     ) -> Poll<Result<bool>>;

@@ -10,6 +10,7 @@ use super::output::Batcher;
 use super::part::{Form, Part};
 use super::rows::Version;
 use crate::pace::ROW_READ;
+use crate::store::residency::Reading;
 
 pub(super) struct Sender<'a> {
     cx: &'a Context,
@@ -80,9 +81,11 @@ impl<'a> Sender<'a> {
                 batcher.push(part.shard(), &version, &row, score, truth)
             };
             let snapshot = self.cx.snapshot();
-            let found = self
-                .cx
-                .drive(|turn| part.rows.poll_read(surrogate, snapshot, turn, &mut show));
+            let mut reading = Reading::default();
+            let found = self.cx.drive(|turn| {
+                let rows = &part.rows;
+                rows.poll_read(surrogate, snapshot, &mut reading, turn, &mut show)
+            });
             if !found.await? {
                 return Err(Failure::internal(format!("row {id} is no longer visible")));
             }

@@ -15,7 +15,8 @@ use super::effect::RowEffect;
 use super::fields::malformed;
 use super::table::Table;
 use crate::core::executor::Critical;
-use crate::store::history::Entry;
+use crate::store::history::{Entry, Grave};
+use crate::store::residency::Missing;
 use crate::store::row_log::{Location, Version};
 
 /// What the effects of one commit share.
@@ -39,31 +40,17 @@ impl Table {
         self.changes
             .borrow_mut()
             .record(commit.commit_ts, surrogate);
-        match effect.op {
-            EventOp::Insert => {
-                let value = surrogate.get();
-                let replaced = self
-                    .paged(|t| {
-                        let pages = &mut t.pages.borrow_mut();
-                        t.keys.borrow_mut().insert(pages, &effect.key, value)
-                    })
-                    .await?;
-                assert!(replaced.is_none(), "a key is given to one row at a time");
-            }
-            EventOp::Delete => {
-                let removed = self
-                    .paged(|t| {
-                        t.keys
-                            .borrow_mut()
-                            .remove(&mut t.pages.borrow_mut(), &effect.key)
-                    })
-                    .await?;
-                assert_eq!(removed, Some(surrogate.get()), "a deleted row has its key");
-            }
-            EventOp::Update => {}
-        }
+        // What the change needs is in memory when the last of these steps changes the first page;
+        // from there on nothing waits.
+        let before = self
+            .paged(|t| {
+                let before = t.before(surrogate)?;
+                t.change_key(effect)?;
+                Ok(before)
+            })
+            .await?;
         let _whole = Critical;
-        let before = self.put_version(effect, commit);
+        self.put_version(effect, commit);
         self.maintain_indexes(surrogate, before.as_deref(), effect)?;
         let indexes = self.indexes.borrow().len();
         let bytes = effect.after.len() + before.map_or(0, |b| b.len());
@@ -71,13 +58,37 @@ impl Table {
             + (bytes / COPY_BYTES_PER_UNIT + indexes * bytes / INDEX_BYTES_PER_UNIT) as u32)
     }
 
+    /// The row as it is, if indexes need it.
+    fn before(&self, surrogate: Surrogate) -> Result<Option<Arc<[u8]>>, Missing> {
+        if self.indexes.borrow().is_empty() {
+            return Ok(None);
+        }
+        self.latest(surrogate, |version| version.row.into())
+    }
+
+    /// Brings an effect into the key index: as a whole, or not at all while pages are missing.
+    fn change_key(&self, effect: &RowEffect) -> Result<(), Missing> {
+        let id = effect.surrogate.get();
+        let mut keys = self.keys.borrow_mut();
+        let pages = &mut self.pages.borrow_mut();
+        match effect.op {
+            EventOp::Insert => {
+                let replaced = keys.insert(pages, &effect.key, id)?;
+                assert!(replaced.is_none(), "a key is given to one row at a time");
+            }
+            EventOp::Delete => {
+                let removed = keys.remove(pages, &effect.key)?;
+                assert_eq!(removed, Some(id), "a deleted row has its key");
+            }
+            EventOp::Update => {}
+        }
+        Ok(())
+    }
+
     /// Whether an effect read from the log follows from the rows as they are: what [`Table::apply`]
     /// asserts of effects that this run has checked itself.
     pub async fn check_replayed(&self, effect: &RowEffect) -> Result<()> {
-        let known = self
-            .paged(|t| t.applied(&effect.key))
-            .await?
-            .map(|n| n.surrogate);
+        let known = self.paged(|t| t.surrogate_of(&effect.key)).await?;
         let right = match effect.op {
             EventOp::Insert => {
                 known.is_none() && self.locations.borrow().get(effect.surrogate).is_none()
@@ -92,8 +103,8 @@ impl Table {
         }
     }
 
-    /// Appends the version and makes it the newest. Gives the row as it was, if indexes need it.
-    fn put_version(&self, effect: &RowEffect, commit: Commit) -> Option<Arc<[u8]>> {
+    /// Appends the version and makes it the newest.
+    fn put_version(&self, effect: &RowEffect, commit: Commit) {
         let surrogate = effect.surrogate;
         let deleted = effect.op == EventOp::Delete;
         let mut locations = self.locations.borrow_mut();
@@ -104,14 +115,8 @@ impl Table {
             "an insert begins a row"
         );
         let mut log = self.log.borrow_mut();
-        let (mut before, mut history_bytes) = (None, 0);
         if !older.is_none() {
-            let old = log.read(older);
-            assert!(!old.deleted, "a deleted row does not come back");
-            history_bytes = old.stored_bytes();
-            if !self.indexes.borrow().is_empty() {
-                before = Some(old.row.into());
-            }
+            assert!(!older.is_deletion(), "a deleted row does not come back");
             log.supersede(older);
         }
         let version = Version {
@@ -127,22 +132,21 @@ impl Table {
             key: &effect.key,
             row: if deleted { &[] } else { &effect.after },
         };
-        if deleted {
-            history_bytes += version.stored_bytes();
-        }
         let location = log.append(&version);
         locations.set(surrogate, location);
         let mut alive = self.alive.borrow_mut();
-        let mut history = self.history.borrow_mut();
         if deleted {
             alive.remove(surrogate.get());
-            history.bury(&effect.key, surrogate);
         } else {
             alive.insert(surrogate.get());
         }
-        history.push(commit.commit_ts, surrogate, location, history_bytes);
+        let grave = deleted.then(|| Grave {
+            key: effect.key.clone(),
+            location,
+        });
+        let mut history = self.history.borrow_mut();
+        history.push(commit.commit_ts, surrogate, older, grave);
         self.extents.borrow_mut().observe(surrogate);
-        before
     }
 
     fn maintain_indexes(
@@ -179,30 +183,22 @@ impl Table {
             let Some(entry) = self.history.borrow_mut().pop_below(bound) else {
                 return more;
             };
-            self.forget(entry);
+            self.forget(&entry);
         }
         more = true;
         more
     }
 
     /// Releases what an entry of the history superseded, and the row itself if that deleted it.
-    fn forget(&self, entry: Entry) {
+    fn forget(&self, entry: &Entry) {
         let mut log = self.log.borrow_mut();
-        let version = log.read(entry.location);
-        let (older, deleted) = (version.older, version.deleted);
-        if deleted {
-            self.history
-                .borrow_mut()
-                .unbury(version.key, entry.surrogate);
+        if !entry.older.is_none() {
+            log.release(entry.older);
         }
-        if !older.is_none() {
-            log.release(older);
-        }
-        if deleted {
-            self.locations
-                .borrow_mut()
-                .set(entry.surrogate, Location::NONE);
-            log.release(entry.location);
+        if let Some(grave) = &entry.grave {
+            let mut locations = self.locations.borrow_mut();
+            locations.set(entry.surrogate, Location::NONE);
+            log.release(grave.location);
         }
     }
 

@@ -28,6 +28,7 @@ use crate::store::key_index::KeyIndex;
 use crate::store::leaves::Leaves;
 use crate::store::location::{Chunk, LocationTable};
 use crate::store::page::{FrozenPages, PageId, PageStore};
+use crate::store::residency::Owner;
 use crate::store::row_log::{RowLog, Segment};
 use crate::store::slots::{Piece, Stored};
 use crate::wal::{ChainId, Position};
@@ -345,16 +346,11 @@ pub struct Loaded {
 }
 
 /// Brings an empty shard to the state of its checkpoint.
-pub async fn load(
-    shard: &Shard,
-    file: StoreFile,
-    root: &Root,
-    budget: &Budget,
-    faults: bool,
-) -> Result<Loaded> {
+pub async fn load(shard: &Shard, file: StoreFile, root: &Root, budget: &Budget) -> Result<Loaded> {
     let mut reader = PieceReader::new(&file, budget);
     let manifest = read_manifest(&mut reader, root).await?;
-    let segments = reader.get_leaves(&manifest.segments).await?;
+    let segments = Leaves::new(&shard.residency, Owner::Rows);
+    let segments = reader.get_leaves(&manifest.segments, segments).await?;
     *shard.log.borrow_mut() = RowLog::thaw(segments, manifest.next_segment);
     let (mut parts, mut dropped) = (Parts::new(), Vec::new());
     for entry in &manifest.tables {
@@ -363,7 +359,6 @@ pub async fn load(
             reader: &mut reader,
             budget,
             clock: root.clock,
-            faults,
         };
         let table = load.table(entry, &mut parts, &file).await?;
         if entry.dropped {
@@ -393,7 +388,6 @@ struct LoadTable<'a, 'b> {
     reader: &'a mut PieceReader<'b>,
     budget: &'a Budget,
     clock: CommitTs,
-    faults: bool,
 }
 
 impl LoadTable<'_, '_> {
@@ -403,15 +397,17 @@ impl LoadTable<'_, '_> {
         parts: &mut Parts,
         file: &StoreFile,
     ) -> Result<Rc<Table>> {
-        let pages = self.pages(&entry.pages).await?;
+        let pages = self.pages(&entry.pages, Owner::Keys).await?;
         let root = PageId(entry.keys_root);
         if !pages.holds(root) {
             return Err(damaged(self.shard.id, "a key index has no root"));
         }
         let keys = KeyIndex::at(root, entry.keys_len as usize);
-        let locations = self.reader.get_leaves(&entry.locations).await?;
+        let residency = &self.shard.residency;
+        let locations = Leaves::new(residency, Owner::Locations);
+        let locations = self.reader.get_leaves(&entry.locations, locations).await?;
         let log = self.shard.log.clone();
-        let table = Table::new(self.shard.id, entry.collection.clone(), log, self.faults);
+        let table = Table::new(self.shard.id, entry.collection.clone(), log, residency);
         *table.pages.borrow_mut() = pages;
         *table.keys.borrow_mut() = keys;
         table.emit.set(entry.emit);
@@ -437,9 +433,10 @@ impl LoadTable<'_, '_> {
         Ok(Rc::new(table))
     }
 
-    async fn pages(&mut self, tables: &[(u32, Piece)]) -> Result<PageStore> {
-        let pages = FrozenPages(self.reader.get_leaves(tables).await?);
-        Ok(PageStore::thaw(pages, self.faults))
+    async fn pages(&mut self, tables: &[(u32, Piece)], owner: Owner) -> Result<PageStore> {
+        let pages = Leaves::new(&self.shard.residency, owner);
+        let pages = FrozenPages(self.reader.get_leaves(tables, pages).await?);
+        Ok(PageStore::thaw(pages))
     }
 
     /// Sets the locations of the rows alive; deletions that were kept for readers are over.
@@ -486,7 +483,7 @@ impl LoadTable<'_, '_> {
         let engine = &index.engine;
         engine.borrow_mut().thaw(&image.header, image.parts.len())?;
         if let Some(pages) = &image.pages {
-            let pages = self.pages(pages).await?;
+            let pages = self.pages(pages, Owner::Indexes).await?;
             engine.borrow_mut().thaw_pages(pages)?;
         }
         let mut kept = HashMap::new();

@@ -17,7 +17,7 @@ use crate::store::slots::{Piece, SLOT_BYTES};
 use crate::wal::{ChainId, Position};
 
 const MAGIC: [u8; 8] = *b"NDBSTORE";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const ROOT_HEADER_BYTES: usize = 128;
 /// Most pieces of a manifest.
 const MANIFEST_PIECES_MAX: usize = (SLOT_BYTES - ROOT_HEADER_BYTES) / Piece::ENCODED;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use nodedb_types::{Collection, CollectionId, Lsn, ShardId};
 
+use crate::store::residency::Residency;
 use crate::store::row_log::RowLog;
 use image::Store;
 use table::Table;
@@ -35,21 +36,21 @@ pub struct Shard {
     /// Dropped tables whose rows may not be freed yet.
     dropping: RefCell<Vec<Weak<Table>>>,
     store: Store,
-    page_faults: bool,
+    residency: Rc<Residency>,
 }
 
 impl Shard {
-    pub fn new(id: ShardId, page_faults: bool) -> Shard {
+    pub fn new(id: ShardId, residency: &Rc<Residency>) -> Shard {
         Shard {
             id,
-            log: Rc::default(),
+            log: Rc::new(RefCell::new(RowLog::new(residency))),
             tables: RefCell::default(),
             last_lsn: Cell::default(),
             durable_lsn: Cell::default(),
             applied_lsn: Cell::default(),
             dropping: RefCell::default(),
             store: Store::default(),
-            page_faults,
+            residency: residency.clone(),
         }
     }
 
@@ -105,12 +106,8 @@ impl Shard {
         let mut tables = self.tables.borrow_mut();
         let table = tables.entry(collection.id).or_insert_with(|| {
             let log = self.log.clone();
-            Rc::new(Table::new(
-                self.id,
-                collection.clone(),
-                log,
-                self.page_faults,
-            ))
+            let collection = collection.clone();
+            Rc::new(Table::new(self.id, collection, log, &self.residency))
         });
         table.set_collection(collection.clone());
         table.clone()
@@ -126,11 +123,6 @@ impl Shard {
 
     fn add_dropping(&self, table: &Rc<Table>) {
         self.dropping.borrow_mut().push(Rc::downgrade(table));
-    }
-
-    /// Bytes of memory that the row log takes, live or not.
-    pub fn row_log_bytes(&self) -> usize {
-        self.log.borrow().bytes()
     }
 
     /// Bytes of row versions held.

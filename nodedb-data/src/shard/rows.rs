@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use nodedb_bridge::plan::Direction;
 use nodedb_types::{Collection, CommitTs, IndexId, Result, ShardId, Surrogate};
@@ -11,6 +11,7 @@ use super::table::Table;
 use crate::engine::SharedIndex;
 use crate::pace::{INDEX_STEP, Turn};
 use crate::set::{BlockSet, KeyCursor, Mark, RowSet, Rows, Version};
+use crate::store::residency::Reading;
 
 impl Rows for Table {
     fn shard(&self) -> ShardId {
@@ -61,23 +62,28 @@ impl Rows for Table {
         &self,
         surrogate: Surrogate,
         snapshot: CommitTs,
-        _turn: &Turn<'_>,
+        reading: &mut Reading,
+        turn: &Turn<'_>,
         see: &mut dyn FnMut(Version<'_>) -> Result<()>,
     ) -> Poll<Result<bool>> {
-        let seen = self.visible(surrogate, snapshot, |version| {
-            see(Version {
-                row: version.row,
-                key: version.key,
-                surrogate,
-                version: version.commit_ts,
-                birth: version.birth,
-            })
-        });
-        Poll::Ready(match seen {
-            Ok(Some(seen)) => seen.map(|()| true),
-            Ok(None) => Ok(false),
-            Err(failure) => Err(failure),
-        })
+        ready!(reading.poll(turn.waker))?;
+        loop {
+            self.check_snapshot(snapshot)?;
+            let seen = self.visible_from(surrogate, snapshot, &mut reading.at, |version| {
+                see(Version {
+                    row: version.row,
+                    key: version.key,
+                    surrogate,
+                    version: version.commit_ts,
+                    birth: version.birth,
+                })
+            });
+            match seen {
+                Ok(Some(seen)) => return Poll::Ready(seen.map(|()| true)),
+                Ok(None) => return Poll::Ready(Ok(false)),
+                Err(missing) => ready!(reading.poll_fetch(missing, turn.waker))?,
+            }
+        }
     }
 
     fn poll_keys(
@@ -87,22 +93,19 @@ impl Rows for Table {
         entries: &mut Vec<(Box<[u8]>, Surrogate)>,
         turn: &Turn<'_>,
     ) -> Poll<Result<()>> {
-        let from = cursor
-            .after
-            .as_deref()
-            .map_or(Bound::Unbounded, Bound::Excluded);
+        ready!(cursor.reading.poll(turn.waker))?;
         let ascending = cursor.direction == Direction::Ascending;
         let mut found = Vec::new();
-        let pages = self.pages.borrow();
-        let scanned = self
-            .keys
-            .borrow()
-            .scan(&pages, from, ascending, max, &mut found);
-        drop(pages);
-        if let Err(missing) = scanned {
-            self.pages.borrow_mut().fetch(missing)?;
-            turn.waker.wake_by_ref();
-            return Poll::Pending;
+        loop {
+            let from = cursor
+                .after
+                .as_deref()
+                .map_or(Bound::Unbounded, Bound::Excluded);
+            let scanned = self.scan(from, ascending, max, &mut found);
+            match scanned {
+                Ok(()) => break,
+                Err(missing) => ready!(cursor.reading.poll_fetch(missing, turn.waker))?,
+            }
         }
         if let Some((last, _)) = found.last() {
             cursor.after = Some(last.clone());

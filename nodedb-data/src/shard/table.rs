@@ -16,15 +16,15 @@ use nodedb_types::{
 };
 
 use super::claim::{Claims, Found, Newest, Owner};
-use crate::core::executor::next_turn;
 use crate::engine::{self, SharedIndex};
 use crate::set::{Changes, RowSet};
 use crate::store::extent::Extents;
 use crate::store::history::History;
 use crate::store::key_index::{KeyEntry, KeyIndex};
 use crate::store::location::LocationTable;
-use crate::store::page::{Missing, PageStore};
-use crate::store::row_log::{RowLog, Version};
+use crate::store::page::PageStore;
+use crate::store::residency::{Missing, Owner as Memory, Residency};
+use crate::store::row_log::{Location, RowLog, Version};
 
 /// An index of the table.
 #[derive(Clone)]
@@ -70,17 +70,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table. `faults`: pages are missing as often as possible.
+    /// An empty table.
     pub fn new(
         shard: ShardId,
         collection: Arc<Collection>,
         log: Rc<RefCell<RowLog>>,
-        faults: bool,
+        residency: &Rc<Residency>,
     ) -> Table {
-        let mut pages = match faults {
-            true => PageStore::with_faults(),
-            false => PageStore::default(),
-        };
+        let mut pages = PageStore::new(residency, Memory::Keys);
         let keys = KeyIndex::new(&mut pages);
         Table {
             shard,
@@ -90,7 +87,7 @@ impl Table {
             log,
             pages: RefCell::new(pages),
             keys: RefCell::new(keys),
-            locations: RefCell::default(),
+            locations: RefCell::new(LocationTable::new(residency)),
             alive: RefCell::default(),
             changes: RefCell::default(),
             history: RefCell::default(),
@@ -118,27 +115,25 @@ impl Table {
         self.alive.borrow().len()
     }
 
-    /// Runs a step that needs pages, bringing the missing ones in.
+    /// Runs a step that needs pages or versions, bringing in what is missing: as often as it takes
+    /// to find everything in memory in one go.
     pub async fn paged<T>(&self, mut step: impl FnMut(&Table) -> Result<T, Missing>) -> Result<T> {
         loop {
             match step(self) {
                 Ok(value) => return Ok(value),
-                Err(missing) => {
-                    next_turn().await;
-                    self.pages.borrow_mut().fetch(missing)?;
-                }
+                Err(missing) => missing.fetch().await?,
             }
         }
     }
 
     /// The newest applied version of the row with this key, if it is alive.
     pub fn applied(&self, key: &[u8]) -> Result<Option<Newest>, Missing> {
-        let found = self.keys.borrow().get(&self.pages.borrow(), key)?;
-        let Some(surrogate) = found.and_then(Surrogate::new) else {
+        let Some(surrogate) = self.surrogate_of(key)? else {
             return Ok(None);
         };
         let log = self.log.borrow();
-        let version = log.read(self.locations.borrow().get(surrogate));
+        let held = log.read(self.locations.borrow().get(surrogate))?;
+        let version = held.version();
         Ok(Some(Newest {
             surrogate,
             version: version.commit_ts,
@@ -155,40 +150,72 @@ impl Table {
         }
     }
 
+    /// The surrogate of the row alive that has the key.
+    pub fn surrogate_of(&self, key: &[u8]) -> Result<Option<Surrogate>, Missing> {
+        let found = self.keys.borrow().get(&self.pages.borrow(), key)?;
+        Ok(found.and_then(Surrogate::new))
+    }
+
     /// Surrogates that the key has or had, as far as a snapshot may still reach.
     pub fn surrogates_of(&self, key: &[u8]) -> Result<Vec<Surrogate>, Missing> {
         let mut all = self.history.borrow().buried(key).to_vec();
-        let alive = self.keys.borrow().get(&self.pages.borrow(), key)?;
-        all.extend(alive.and_then(Surrogate::new));
+        all.extend(self.surrogate_of(key)?);
         Ok(all)
     }
 
-    /// Up to `max` entries of the key index from `from` on.
-    pub fn scan_keys(&self, from: Bound<&[u8]>, max: usize) -> Result<Vec<KeyEntry>, Missing> {
-        let mut entries = Vec::new();
-        self.keys
-            .borrow()
-            .scan(&self.pages.borrow(), from, true, max, &mut entries)?;
-        Ok(entries)
+    /// Up to `max` entries of the key index from `from` on, or downwards, appended to `entries`.
+    pub fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        ascending: bool,
+        max: usize,
+        entries: &mut Vec<KeyEntry>,
+    ) -> Result<(), Missing> {
+        let (keys, pages) = (self.keys.borrow(), self.pages.borrow());
+        keys.scan(&pages, from, ascending, max, entries)
     }
 
     /// Shows `see` the version of the row that is visible at `snapshot` and gives its answer;
     /// `None` when there is no such version.
-    pub fn visible<T>(
+    pub async fn visible<T>(
         &self,
         surrogate: Surrogate,
         snapshot: CommitTs,
-        see: impl FnOnce(Version<'_>) -> T,
+        mut see: impl FnMut(Version<'_>) -> T,
     ) -> Result<Option<T>> {
-        self.check_snapshot(snapshot)?;
-        let mut location = self.locations.borrow().get(surrogate);
+        let mut at = Location::NONE;
+        loop {
+            self.check_snapshot(snapshot)?;
+            match self.visible_from(surrogate, snapshot, &mut at, &mut see) {
+                Ok(seen) => return Ok(seen),
+                Err(missing) => missing.fetch().await?,
+            }
+        }
+    }
+
+    /// One step of [`Table::visible`], at a snapshot that was just checked. `at`: the version to
+    /// begin with, none for the newest; where to go on when something is missing, so that a long
+    /// history need not be in memory as a whole. It stays good as long as the snapshot does: what
+    /// stands above a version that can be read is not released.
+    pub fn visible_from<T>(
+        &self,
+        surrogate: Surrogate,
+        snapshot: CommitTs,
+        at: &mut Location,
+        see: impl FnOnce(Version<'_>) -> T,
+    ) -> Result<Option<T>, Missing> {
+        if at.is_none() {
+            *at = self.locations.borrow().get(surrogate);
+        }
         let log = self.log.borrow();
-        while !location.is_none() {
-            let version = log.read(location);
+        while !at.is_none() {
+            let held = log.read(*at)?;
+            let version = held.version();
             if version.commit_ts <= snapshot {
+                *at = Location::NONE;
                 return Ok((!version.deleted).then(|| see(version)));
             }
-            location = version.older;
+            *at = version.older;
         }
         Ok(None)
     }
@@ -204,14 +231,18 @@ impl Table {
     }
 
     /// Shows `see` the newest applied version of a row that is alive.
-    pub fn latest<T>(&self, surrogate: Surrogate, see: impl FnOnce(Version<'_>) -> T) -> Option<T> {
+    pub fn latest<T>(
+        &self,
+        surrogate: Surrogate,
+        see: impl FnOnce(Version<'_>) -> T,
+    ) -> Result<Option<T>, Missing> {
         let location = self.locations.borrow().get(surrogate);
-        if location.is_none() {
-            return None;
+        if location.is_none() || location.is_deletion() {
+            return Ok(None);
         }
         let log = self.log.borrow();
-        let version = log.read(location);
-        (!version.deleted).then(|| see(version))
+        let held = log.read(location)?;
+        Ok(Some(see(held.version())))
     }
 
     /// Up to `max` rows alive from `from` on, ascending.
@@ -288,11 +319,8 @@ impl Table {
         indexes.iter().map(|i| i.engine.borrow().bytes()).sum()
     }
 
-    /// Memory of keys, locations and sets of rows, bytes.
-    pub fn key_bytes(&self) -> usize {
-        self.pages.borrow().bytes()
-            + self.locations.borrow().bytes()
-            + self.alive.borrow().heap_bytes()
-            + self.changes.borrow().heap_bytes()
+    /// Memory of sets of rows, bytes.
+    pub fn set_bytes(&self) -> usize {
+        self.alive.borrow().heap_bytes() + self.changes.borrow().heap_bytes()
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use nodedb_types::{Failure, Result, ShardId, SqlState};
 
-use super::leaves::{ENTRY_BYTES, GROUP, Group, Kept, Leaf, Leaves};
+use super::leaves::{ENTRY_BYTES, GROUP, Group, Kept, Leaf, Leaves, Place};
 use super::slots::{PIECE_BYTES_MAX, Piece, SLOT_BYTES, Shelf, SlotMap, Stored};
 use crate::io::buf::round_up;
 use crate::io::{AlignedBuf, Create, FileId, IoError, IoErrorKind, IoHandle, OpenMode};
@@ -35,6 +35,40 @@ pub fn damaged(shard: ShardId, what: &str) -> Failure {
         SqlState::DataCorrupted,
         format!("the store of shard {shard} is damaged: {what}"),
     )
+}
+
+/// The file of a shard, to be read.
+pub struct OpenFile {
+    pub shard: ShardId,
+    pub io: Rc<IoHandle>,
+    file: FileId,
+}
+
+impl OpenFile {
+    /// A buffer that begins with the bytes of a piece. Fails with XX001 when they are not what was
+    /// written.
+    pub async fn read(&self, piece: Piece) -> Result<AlignedBuf> {
+        let buf = self.io.buffer(piece.slots() as usize * SLOT_BYTES);
+        let offset = u64::from(piece.slot) * SLOT_BYTES as u64;
+        let (read, buf) = self.io.read(self.file, offset, buf).await;
+        let whole = match read {
+            Ok(len) => len >= piece.bytes as usize && piece.holds(&buf[..piece.bytes as usize]),
+            Err(error) => {
+                self.io.recycle(buf);
+                return Err(error.into());
+            }
+        };
+        if whole {
+            return Ok(buf);
+        }
+        self.io.recycle(buf);
+        Err(not_written(self.shard, piece))
+    }
+}
+
+fn not_written(shard: ShardId, piece: Piece) -> Failure {
+    let what = format!("slot {} does not hold what was written", piece.slot);
+    damaged(shard, &what)
 }
 
 /// An open file of a shard.
@@ -98,7 +132,11 @@ impl StoreFile {
             io: io.clone(),
             file,
             slots: RefCell::default(),
-            shelf: Rc::default(),
+            shelf: Rc::new(Shelf::of(OpenFile {
+                shard,
+                io: io.clone(),
+                file,
+            })),
             is_unsynced: Cell::new(false),
         }
     }
@@ -199,6 +237,8 @@ pub struct PieceWriter<'a> {
     /// The slot at which the buffer begins, and how many it holds.
     first: u32,
     count: u32,
+    /// The leaf that is being put.
+    leaf: Vec<u8>,
     /// What is told once the buffer is written.
     then: Vec<Box<dyn FnOnce() + 'a>>,
     /// Bytes of pieces so far.
@@ -213,6 +253,7 @@ impl<'a> PieceWriter<'a> {
             buf: file.io.buffer(WINDOW_BYTES),
             first: 0,
             count: 0,
+            leaf: Vec::new(),
             then: Vec::new(),
             written: 0,
         }
@@ -304,7 +345,7 @@ impl<'a> PieceWriter<'a> {
                 table.extend_from_slice(&[0; ENTRY_BYTES]);
                 continue;
             };
-            let piece = match kept.mark.piece() {
+            let piece = match kept.piece() {
                 Some(piece) => piece,
                 None => self.put_leaf(kept).await?,
             };
@@ -319,10 +360,15 @@ impl<'a> PieceWriter<'a> {
     }
 
     async fn put_leaf<L: Leaf>(&mut self, kept: &Rc<Kept<L>>) -> Result<Piece> {
-        let stored = self.put(&kept.leaf.bytes()).await?;
+        let mut bytes = std::mem::take(&mut self.leaf);
+        bytes.clear();
+        kept.encode(&mut bytes);
+        let stored = self.put(&bytes).await;
+        self.leaf = bytes;
+        let stored = stored?;
         let piece = stored.piece();
         let kept = kept.clone();
-        self.then.push(Box::new(move || kept.mark.set(stored)));
+        self.then.push(Box::new(move || kept.set_stored(stored)));
         Ok(piece)
     }
 }
@@ -373,13 +419,8 @@ impl<'a> PieceReader<'a> {
         let at = (offset - self.start) as usize;
         let bytes = self.window.get(at..at + len);
         bytes
-            .filter(|b| crc32c::crc32c(b) == piece.crc)
-            .ok_or_else(|| {
-                damaged(
-                    self.file.shard,
-                    &format!("slot {} does not hold what was written", piece.slot),
-                )
-            })
+            .filter(|b| piece.holds(b))
+            .ok_or_else(|| not_written(self.file.shard, piece))
     }
 
     async fn fill(&mut self, offset: u64, len: usize) -> Result<()> {
@@ -407,9 +448,13 @@ impl<'a> PieceReader<'a> {
         Ok(all)
     }
 
-    /// Leaves from the tables of their groups.
-    pub async fn get_leaves<L: Leaf>(&mut self, tables: &[(u32, Piece)]) -> Result<Leaves<L>> {
-        let mut leaves = Leaves::default();
+    /// Leaves from the tables of their groups: all of an owner whose leaves stay in memory, else
+    /// as many as there is room for.
+    pub async fn get_leaves<L: Leaf>(
+        &mut self,
+        tables: &[(u32, Piece)],
+        mut leaves: Leaves<L>,
+    ) -> Result<Leaves<L>> {
         for &(number, table) in tables {
             let entries = self.get(table).await?.to_vec();
             let (entries, rest) = entries.as_chunks::<ENTRY_BYTES>();
@@ -421,7 +466,7 @@ impl<'a> PieceReader<'a> {
             }
             let mut places = Vec::with_capacity(entries.len());
             for entry in entries {
-                places.push(self.get_leaf(entry).await?);
+                places.push(self.get_leaf(entry, &leaves).await?);
             }
             leaves.restore(number, self.file.own(table), places);
         }
@@ -431,7 +476,8 @@ impl<'a> PieceReader<'a> {
     async fn get_leaf<L: Leaf>(
         &mut self,
         entry: &[u8; ENTRY_BYTES],
-    ) -> Result<Option<(L, Stored, u32)>> {
+        leaves: &Leaves<L>,
+    ) -> Result<Place<L>> {
         if *entry == [0; ENTRY_BYTES] {
             return Ok(None);
         }
@@ -440,8 +486,16 @@ impl<'a> PieceReader<'a> {
         let nonsense = || damaged(shard, "a table of leaves names none");
         let piece = Piece::decode(piece).ok_or_else(nonsense)?;
         let note = u32::from_le_bytes(note.try_into().expect("four bytes are left"));
-        let leaf = L::of_bytes(self.get(piece).await?).ok_or_else(nonsense)?;
-        Ok(Some((leaf, self.file.own(piece), note)))
+        let leaf = if leaves.wants() {
+            Some(L::of_bytes(self.get(piece).await?).ok_or_else(nonsense)?)
+        } else {
+            self.seen.push(piece);
+            if !self.budget.spend(1) {
+                self.budget.turn().await;
+            }
+            None
+        };
+        Ok(Some((leaves.stored(leaf, self.file.own(piece)), note)))
     }
 }
 

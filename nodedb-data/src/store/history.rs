@@ -6,23 +6,43 @@
 //! it superseded is unreachable and is released; so is a deletion itself. Until then the key of a
 //! deleted row leads to it from here, because the key index holds live rows only.
 //!
+//! An entry holds all that its end needs, so that no row has to be read for it.
+//!
 //! Which rows changed above a snapshot (U) is kept by `crate::set`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use nodedb_types::{CommitTs, Surrogate};
 
 use super::row_log::Location;
 
-/// One applied version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One applied version: what can be released once nobody reads what was before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The largest commit timestamp of this entry and all before it.
     pub running_max: CommitTs,
     pub surrogate: Surrogate,
+    /// The version that it superseded, if there was one.
+    pub older: Location,
+    /// It deleted the row.
+    pub grave: Option<Box<Grave>>,
+}
+
+/// The end of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grave {
+    pub key: Arc<[u8]>,
+    /// The version that says so.
     pub location: Location,
+}
+
+impl Entry {
     /// Bytes that go when the entry does.
-    history_bytes: u32,
+    fn bytes(&self) -> usize {
+        let grave = self.grave.as_ref();
+        self.older.bytes() + grave.map_or(0, |g| g.location.bytes())
+    }
 }
 
 #[derive(Default)]
@@ -31,7 +51,7 @@ pub struct History {
     running_max: CommitTs,
     /// Entries dropped so far reached up to here: older snapshots cannot be read.
     floor: CommitTs,
-    graves: BTreeMap<Box<[u8]>, Vec<Surrogate>>,
+    graves: BTreeMap<Arc<[u8]>, Vec<Surrogate>>,
     bytes: usize,
 }
 
@@ -41,27 +61,28 @@ impl History {
         self.floor = floor;
     }
 
-    /// Notes an applied version; `history_bytes`: what can be freed once its entry goes.
+    /// Notes an applied version. The key of a row that it deleted leads to the row from here until
+    /// the entry goes.
     pub fn push(
         &mut self,
         commit_ts: CommitTs,
         surrogate: Surrogate,
-        location: Location,
-        history_bytes: usize,
+        older: Location,
+        grave: Option<Grave>,
     ) {
         self.running_max = self.running_max.max(commit_ts);
-        self.bytes += history_bytes;
-        self.entries.push_back(Entry {
+        if let Some(grave) = &grave {
+            let rows = self.graves.entry(grave.key.clone()).or_default();
+            rows.push(surrogate);
+        }
+        let entry = Entry {
             running_max: self.running_max,
             surrogate,
-            location,
-            history_bytes: history_bytes as u32,
-        });
-    }
-
-    /// Remembers the key of a row that was deleted, until its entry goes.
-    pub fn bury(&mut self, key: &[u8], surrogate: Surrogate) {
-        self.graves.entry(key.into()).or_default().push(surrogate);
+            older,
+            grave: grave.map(Box::new),
+        };
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
     }
 
     /// Rows that had the key and were deleted, as far as somebody may still read them.
@@ -69,7 +90,7 @@ impl History {
         self.graves.get(key).map_or(&[], Vec::as_slice)
     }
 
-    pub fn unbury(&mut self, key: &[u8], surrogate: Surrogate) {
+    fn unbury(&mut self, key: &[u8], surrogate: Surrogate) {
         if let Some(rows) = self.graves.get_mut(key) {
             rows.retain(|&s| s != surrogate);
             if rows.is_empty() {
@@ -99,8 +120,11 @@ impl History {
             return None;
         }
         let entry = self.entries.pop_front()?;
-        self.bytes -= entry.history_bytes as usize;
+        self.bytes -= entry.bytes();
         self.floor = self.floor.max(entry.running_max);
+        if let Some(grave) = &entry.grave {
+            self.unbury(&grave.key, entry.surrogate);
+        }
         Some(entry)
     }
 }
@@ -117,7 +141,12 @@ mod tests {
     fn entries_go_in_order_and_raise_the_floor() {
         let mut history = History::default();
         for (ts, s) in [(10, 1), (30, 2), (20, 3)] {
-            history.push(CommitTs(ts), surrogate(s), Location::NONE, 8);
+            history.push(
+                CommitTs(ts),
+                surrogate(s),
+                Location::new(0, 0, 8, false),
+                None,
+            );
         }
         assert_eq!(history.bytes(), 24);
         assert_eq!(history.pop_below(CommitTs(9)), None);
@@ -136,11 +165,18 @@ mod tests {
     #[test]
     fn a_key_leads_to_its_deleted_rows() {
         let mut history = History::default();
-        history.bury(b"k", surrogate(2));
-        history.bury(b"k", surrogate(3));
-        history.unbury(b"k", surrogate(2));
+        for (ts, s) in [(5, 2), (6, 3)] {
+            let grave = Grave {
+                key: b"k"[..].into(),
+                location: Location::new(0, 64, 56, true),
+            };
+            history.push(CommitTs(ts), surrogate(s), Location::NONE, Some(grave));
+        }
+        assert_eq!(history.buried(b"k"), [surrogate(2), surrogate(3)]);
+        assert_eq!(history.bytes(), 112);
+        history.pop_below(CommitTs(5)).unwrap();
         assert_eq!(history.buried(b"k"), [surrogate(3)]);
-        history.unbury(b"k", surrogate(3));
-        assert!(history.buried(b"k").is_empty());
+        history.pop_below(CommitTs(6)).unwrap();
+        assert!(history.buried(b"k").is_empty() && history.bytes() == 0);
     }
 }

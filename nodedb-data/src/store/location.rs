@@ -1,14 +1,17 @@
-//! The location table: from a surrogate to its row's newest version, 8 bytes a row.
+//! The location table: from a surrogate to its row's newest version, 8 bytes a row. It stays in
+//! memory: a start reads all of it anyway, to know which rows are alive, and so nothing that a row
+//! is released or superseded by has to wait for it.
 //!
 //! Chunks of the 1,024 ids of a small lease, so that a table costs what its leases cost. A chunk
 //! on disk is its locations in order, 8 bytes each, zeros where an id names no row.
 
-use std::borrow::Cow;
+use std::rc::Rc;
 
 use nodedb_types::Surrogate;
 use nodedb_types::limits::EXTENT_SMALL;
 
 use super::leaves::{Leaf, Leaves};
+use super::residency::{Owner, Residency};
 use super::row_log::Location;
 
 const CHUNK: usize = EXTENT_SMALL as usize;
@@ -18,8 +21,10 @@ const CHUNK: usize = EXTENT_SMALL as usize;
 pub struct Chunk(Box<[Location; CHUNK]>);
 
 impl Leaf for Chunk {
-    fn bytes(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.0.iter().flat_map(|l| l.0.to_le_bytes()).collect())
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.0
+            .iter()
+            .for_each(|l| out.extend_from_slice(&l.0.to_le_bytes()));
     }
 
     fn of_bytes(bytes: &[u8]) -> Option<Chunk> {
@@ -30,21 +35,24 @@ impl Leaf for Chunk {
         let locations: Box<[Location]> = locations.collect();
         Some(Chunk(locations.try_into().ok()?))
     }
+
+    fn memory(&self) -> usize {
+        CHUNK * size_of::<Location>()
+    }
 }
 
-#[derive(Default, Clone)]
 pub struct LocationTable {
     chunks: Leaves<Chunk>,
-    count: usize,
 }
 
 impl LocationTable {
+    pub fn new(residency: &Rc<Residency>) -> LocationTable {
+        LocationTable::thaw(Leaves::new(residency, Owner::Locations))
+    }
+
     /// The table with these chunks.
     pub fn thaw(chunks: Leaves<Chunk>) -> LocationTable {
-        LocationTable {
-            count: chunks.iter().count(),
-            chunks,
-        }
+        LocationTable { chunks }
     }
 
     /// The chunks as they are now; those of the table go on changing.
@@ -55,15 +63,15 @@ impl LocationTable {
     /// The newest version of the row; [`Location::NONE`] when the id names no row.
     pub fn get(&self, surrogate: Surrogate) -> Location {
         let (chunk, slot) = split(surrogate);
-        self.chunks.get(chunk).map_or(Location::NONE, |c| c.0[slot])
+        let chunk = self.chunks.peek(chunk);
+        chunk.map_or(Location::NONE, |c| c.0[slot])
     }
 
     pub fn set(&mut self, surrogate: Surrogate, location: Location) {
         let (chunk, slot) = split(surrogate);
-        if self.chunks.get(chunk).is_none() {
+        if !self.chunks.contains(chunk) {
             let empty = Chunk(Box::new([Location::NONE; CHUNK]));
             self.chunks.put(chunk, empty, 0);
-            self.count += 1;
         }
         self.chunks.change(chunk).0[slot] = location;
     }
@@ -83,11 +91,6 @@ impl LocationTable {
             }
         }
     }
-
-    /// Bytes of memory held.
-    pub fn bytes(&self) -> usize {
-        self.count * CHUNK * size_of::<Location>()
-    }
 }
 
 fn split(surrogate: Surrogate) -> (u32, usize) {
@@ -101,7 +104,8 @@ mod tests {
 
     #[test]
     fn set_get_and_walk() {
-        let mut table = LocationTable::default();
+        let residency = Residency::alone(0, true);
+        let mut table = LocationTable::new(&residency);
         let ids = [1u32, 1023, 1024, 65_535, 65_536, 200_000];
         for id in ids {
             table.set(Surrogate::new(id).unwrap(), Location(u64::from(id) * 8));
@@ -111,13 +115,16 @@ mod tests {
         }
         assert!(table.get(Surrogate::new(5).unwrap()).is_none());
         assert!(table.get(Surrogate::new(9_000_000).unwrap()).is_none());
-        let mut bytes = Vec::new();
-        for (_, chunk) in table.chunks.iter() {
-            bytes.extend_from_slice(&chunk.bytes());
-            assert!(Chunk::of_bytes(&chunk.bytes()).is_some_and(|c| c.0 == chunk.0));
+        let mut all = 0;
+        for (_, chunk) in table.chunks.iter_from(0) {
+            let mut bytes = Vec::new();
+            chunk.encode(&mut bytes);
+            assert!(Chunk::of_bytes(&bytes).is_some_and(|c| c.0 == chunk.0));
+            assert!(Chunk::of_bytes(&bytes[..8191]).is_none());
+            all += bytes.len();
         }
-        assert_eq!(bytes.len(), table.bytes());
-        assert!(Chunk::of_bytes(&bytes[..8191]).is_none());
+        assert_eq!(all, residency.held(Owner::Locations));
+        assert_eq!(residency.bytes(), 0, "they do not count against the limit");
         for from in [0, 2, 1024, 1025, 65_536, 65_537] {
             let mut seen = Vec::new();
             table.walk(from, |s, _| {

@@ -11,6 +11,7 @@
 //! What a checkpoint writes and a restart reads back:
 //!
 //! * [`leaves`]: pages, chunks of locations and segments of rows, shared with a frozen state.
+//! * [`residency`]: which of them are in memory, and how the others come back.
 //! * [`slots`]: the room in a shard's file, and what is still needed of it.
 //! * [`file`]: the shard's file: roots, and pieces written and read in order.
 
@@ -23,5 +24,8 @@ pub mod leaves;
 pub mod location;
 mod node;
 pub mod page;
+pub mod residency;
+#[cfg(test)]
+mod residency_tests;
 pub mod row_log;
 pub mod slots;

@@ -11,6 +11,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::file::OpenFile;
+
 /// Bytes of a slot: one page.
 pub const SLOT_BYTES: usize = 8192;
 /// Largest piece, bytes: a row of the largest size with its key and header.
@@ -37,6 +39,11 @@ impl Piece {
         self.bytes.div_ceil(SLOT_BYTES as u32)
     }
 
+    /// Whether these are its bytes.
+    pub fn holds(self, bytes: &[u8]) -> bool {
+        crc32c::crc32c(bytes) == self.crc
+    }
+
     pub fn encode(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.slot.to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
@@ -61,17 +68,32 @@ impl Piece {
     }
 }
 
-/// Pieces that memory refers to no more.
+/// Pieces of a file that memory refers to no more.
 #[derive(Default)]
-pub struct Shelf(RefCell<Vec<Piece>>);
+pub struct Shelf {
+    pieces: RefCell<Vec<Piece>>,
+    file: Option<OpenFile>,
+}
 
 impl Shelf {
+    pub fn of(file: OpenFile) -> Shelf {
+        Shelf {
+            pieces: RefCell::default(),
+            file: Some(file),
+        }
+    }
+
+    /// The file; none in tests that need none.
+    pub fn file(&self) -> Option<&OpenFile> {
+        self.file.as_ref()
+    }
+
     pub fn take(&self) -> Vec<Piece> {
-        self.0.take()
+        self.pieces.take()
     }
 
     pub fn put_back(&self, pieces: Vec<Piece>) {
-        self.0.borrow_mut().extend(pieces);
+        self.pieces.borrow_mut().extend(pieces);
     }
 }
 
@@ -92,11 +114,15 @@ impl Stored {
     pub fn piece(&self) -> Piece {
         self.piece
     }
+
+    pub fn shelf(&self) -> &Rc<Shelf> {
+        &self.shelf
+    }
 }
 
 impl Drop for Stored {
     fn drop(&mut self) {
-        self.shelf.0.borrow_mut().push(self.piece);
+        self.shelf.pieces.borrow_mut().push(self.piece);
     }
 }
 

@@ -25,7 +25,7 @@ impl RowRewrite for DeleteIt {
     }
 }
 
-fn deletion(node: &Node, id: i64) -> RowWrite {
+pub(super) fn deletion(node: &Node, id: i64) -> RowWrite {
     let (shard, key) = node.place(id);
     let action = RowAction::Rewrite(Arc::new(DeleteIt));
     RowWrite { shard, key, action }
@@ -45,7 +45,7 @@ pub(super) fn checkpoint(node: &mut Node) -> Option<()> {
     node.until(|node| ended(node) >= wanted)
 }
 
-fn index_steps(definition: Arc<Index>) -> [SchemaStep; 3] {
+pub(super) fn index_steps(definition: Arc<Index>) -> [SchemaStep; 3] {
     let index = definition.id;
     let snapshot = CommitTs(0);
     [

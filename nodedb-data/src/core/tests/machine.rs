@@ -60,6 +60,7 @@ pub struct Machine {
     pub history_bytes_max: usize,
     /// See `CoreConfig`.
     pub checkpoint_units: u64,
+    pub leaf_bytes_max: usize,
 }
 
 impl Machine {
@@ -78,6 +79,7 @@ impl Machine {
             },
             history_bytes_max: 1 << 20,
             checkpoint_units: u64::MAX,
+            leaf_bytes_max: usize::MAX,
         }
     }
 
@@ -105,6 +107,7 @@ impl Machine {
             small_segments: true,
             history_bytes_max: self.history_bytes_max,
             checkpoint_units: self.checkpoint_units,
+            leaf_bytes_max: self.leaf_bytes_max,
             ..CoreConfig::new(core, cores, self.shards, PathBuf::from("/"))
         };
         let cores = core_ends.into_iter().map(|ends| {

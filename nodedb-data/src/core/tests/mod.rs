@@ -7,6 +7,7 @@ mod images;
 mod indexes;
 mod keys;
 mod machine;
+mod memory;
 mod model;
 mod replay;
 mod streams;

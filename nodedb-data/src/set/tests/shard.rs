@@ -18,6 +18,7 @@ use super::flat;
 use crate::engine::{self, SharedIndex};
 use crate::pace::Turn;
 use crate::set::{BlockSet, Changes, KeyCursor, Mark, RowSet, Rows, Version};
+use crate::store::residency::Reading;
 
 pub(super) const TYPES: [DataType; 4] = [
     DataType::Int8,
@@ -242,6 +243,7 @@ impl Rows for Shard {
         &self,
         surrogate: Surrogate,
         snapshot: CommitTs,
+        _reading: &mut Reading,
         turn: &Turn<'_>,
         see: &mut dyn FnMut(Version<'_>) -> Result<()>,
     ) -> Poll<Result<bool>> {
