@@ -40,7 +40,7 @@ pub struct Config {
     pub native_port: u16,
     pub cores: Option<u16>,
     pub io: IoSetting,
-    /// Bytes for statements and caches together.
+    /// Bytes for statements, and for rows and keys in memory, half each.
     pub memory: Option<u64>,
     /// Bytes of a core's log after which its shards are checkpointed.
     pub checkpoint_log: Option<u64>,
@@ -131,7 +131,7 @@ pub static SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "memory",
-        help: "memory for statements and caches, such as 512MB or 4GB",
+        help: "memory for statements, and for rows and keys, such as 512MB or 4GB",
         default: "half of the machine's",
         set: |c, v| {
             c.memory = Some(bytes(v)?);

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod data_dir;
+pub mod memory;
 pub mod node;
 pub mod time;
 

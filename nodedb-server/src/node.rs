@@ -27,6 +27,7 @@ use nodedb_types::{CoreId, Failure, Result, SqlState, limits};
 
 use crate::config::{Config, IoSetting};
 use crate::data_dir::DataDir;
+use crate::memory;
 use crate::time::MachineTime;
 
 /// How long a worker without work polls before it parks, nanoseconds, where processors are many.
@@ -122,7 +123,7 @@ impl Node {
             latch: NodeLatch::default(),
             covered: Covered::new(layout.cores),
         };
-        let template = core_template(&data_dir, &layout, config.checkpoint_log)?;
+        let template = core_template(&data_dir, &layout, config)?;
         let cores = start_cores(&layout, io, &template, core_ends, &shared)?;
         let facts = facts(config, manifest.shards, manifest.key_seed()?, &layout);
         let executor = executor(config)?;
@@ -211,7 +212,7 @@ fn random_word() -> Result<u64> {
 
 fn facts(config: &Config, shards: u16, key_seed: u64, layout: &Layout) -> Facts {
     // A quarter of the node's memory is the most that one statement may hold.
-    let memory = config.memory.map_or(usize::MAX, |m| m as usize / 4);
+    let memory = usize::try_from(memory::of_node(config) / 4).unwrap_or(usize::MAX);
     Facts {
         cores: layout.cores,
         shards,
@@ -266,11 +267,7 @@ fn open_log(config: EventLogConfig, io: IoChoice) -> OpenEventLog {
 }
 
 /// The settings that all cores share.
-fn core_template(
-    data_dir: &DataDir,
-    layout: &Layout,
-    checkpoint_log: Option<u64>,
-) -> Result<CoreConfig> {
+fn core_template(data_dir: &DataDir, layout: &Layout, settings: &Config) -> Result<CoreConfig> {
     let manifest = &data_dir.manifest;
     let mut config = CoreConfig::new(
         CoreId(0),
@@ -280,9 +277,14 @@ fn core_template(
     );
     config.database = manifest.database_id()?;
     config.epoch = next_epoch(&data_dir.path.join("wal"))?;
-    if let Some(bytes) = checkpoint_log {
+    if let Some(bytes) = settings.checkpoint_log {
         config.checkpoint_log_bytes = bytes;
     }
+    // The half that statements do not have.
+    let leaves = memory::of_node(settings) / 2 / u64::from(layout.cores);
+    config.leaf_bytes_max = usize::try_from(leaves)
+        .unwrap_or(usize::MAX)
+        .max(limits::LEAF_BYTES_MIN);
     Ok(config)
 }
 

@@ -101,7 +101,7 @@ type PerCore = (
 );
 
 fn cores(out: &mut String, reports: &[CoreReport]) {
-    let plain: [PerCore; 9] = [
+    let plain: [PerCore; 14] = [
         (
             "ndb_rows",
             "gauge",
@@ -156,6 +156,36 @@ fn cores(out: &mut String, reports: &[CoreReport]) {
             "Bytes of the shards' files that hold nothing.",
             |r| r.checkpoints.store_free_bytes,
         ),
+        (
+            "ndb_leaf_bytes",
+            "gauge",
+            "Bytes of rows and key pages in memory.",
+            |r| r.leaves.bytes,
+        ),
+        (
+            "ndb_leaf_unwritten_bytes",
+            "gauge",
+            "Bytes of those that stay in memory until a checkpoint has written them.",
+            |r| r.leaves.unwritten_bytes,
+        ),
+        (
+            "ndb_leaf_max_bytes",
+            "gauge",
+            "Bytes of rows and key pages that there is memory for.",
+            |r| r.leaves.bytes_max,
+        ),
+        (
+            "ndb_leaf_reads_total",
+            "counter",
+            "Segments of rows and key pages read back from the shards' files.",
+            |r| r.leaves.read,
+        ),
+        (
+            "ndb_leaf_evictions_total",
+            "counter",
+            "Segments of rows and key pages dropped from memory.",
+            |r| r.leaves.evicted,
+        ),
     ];
     for (name, kind, help, value) in plain {
         head(out, name, kind, help);
@@ -167,7 +197,7 @@ fn cores(out: &mut String, reports: &[CoreReport]) {
         out,
         "ndb_memory_bytes",
         "gauge",
-        "Bytes of memory by what they are for.",
+        "Bytes of memory by what they are for, without what was dropped from it.",
     );
     for (core, report) in reports.iter().enumerate() {
         let memory = &report.memory;
