@@ -1,8 +1,9 @@
 //! `CHECK COLLECTION`: the rows against the key index and against every index.
 //!
-//! Keys are compared one by one, indexes by XORs of hashes per extent of 1,024 surrogates. Rows
-//! that change during a pass make their extents' sums meaningless, so those extents are looked at
-//! again in a second pass, during which nothing is applied.
+//! Keys are compared one by one: the key index is walked alone, then each row's key is looked up.
+//! Indexes are compared by XORs of hashes per extent of 1,024 surrogates. Rows that change during a
+//! pass make their extents' sums meaningless, so those extents are looked at again in a second pass,
+//! during which nothing is applied, as nothing is while the key index is walked.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -19,7 +20,7 @@ use nodedb_types::{CollectionId, DataType, Result, ShardId, Surrogate, Value};
 use super::reply::Reply;
 use super::state::State;
 use crate::engine::{Hashes, mix};
-use crate::set::Rows;
+use crate::set::{RowSet, Rows};
 use crate::shard::table::{Table, TableIndex};
 
 /// Rows or keys looked at in one piece.
@@ -79,10 +80,8 @@ impl State {
         reply: &Reply,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
-        {
-            let _held = Held::new(self);
-            self.check_keys(table, findings).await?;
-        }
+        self.check_keys(table, findings).await?;
+        self.check_rows(table, reply, findings).await?;
         for index in table.indexes() {
             if index.built.get() != u32::MAX {
                 continue;
@@ -116,10 +115,11 @@ impl State {
         Ok(())
     }
 
-    /// Every key leads to the live row that has it, and every live row is led to.
+    /// As many keys as live rows, each leading to another one.
     async fn check_keys(&self, table: &Rc<Table>, findings: &mut Vec<Finding>) -> Result<()> {
+        let _held = Held::new(self);
         let mut after: Option<Box<[u8]>> = None;
-        let mut keys = 0;
+        let (mut keys, mut led_to) = (0, RowSet::new());
         loop {
             let mut entries = Vec::new();
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -131,17 +131,11 @@ impl State {
             };
             after = Some(last.clone());
             keys += entries.len() as u64;
-            for (key, id) in entries {
-                let surrogate = Surrogate::new(id);
-                let right = match surrogate {
-                    Some(s) => table.paged(|t| t.latest(s, |v| *v.key == *key)).await?,
-                    None => None,
-                };
-                if right != Some(true) {
-                    findings.push(key_finding(
-                        table,
-                        format!("a key leads to {id}, which is another row or none"),
-                    ));
+            for (_, id) in entries {
+                let row = Surrogate::new(id).filter(|&s| table.is_alive(s));
+                if row.is_none() || !led_to.insert(id) {
+                    let problem = format!("a key leads to {id}, which is another's row or none");
+                    findings.push(key_finding(table, problem));
                 }
             }
             self.spend(PIECE as u32 * 2).await;
@@ -149,6 +143,39 @@ impl State {
         if keys != table.rows() {
             let problem = format!("{keys} keys lead to {} rows", table.rows());
             findings.push(key_finding(table, problem));
+        }
+        Ok(())
+    }
+
+    /// Every live row is led to by its key. Row and key are looked at in one turn, so this need not
+    /// hold anything still.
+    async fn check_rows(
+        &self,
+        table: &Rc<Table>,
+        reply: &Reply,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        let mut from = Some(0);
+        while let Some(first) = from {
+            let rows = table.alive_from(first, PIECE);
+            from = rows.last().and_then(|last| last.get().checked_add(1));
+            for surrogate in rows {
+                let led_to = |t: &Table| {
+                    let found = t.latest(surrogate, |version| t.surrogate_of(version.key))?;
+                    found.transpose()
+                };
+                // A row that went meanwhile has no key.
+                let found = table.paged(led_to).await?;
+                if found.is_some_and(|found| found != Some(surrogate)) {
+                    let problem =
+                        format!("the key of row {surrogate} leads to another row or none");
+                    findings.push(key_finding(table, problem));
+                }
+                self.spend(HASH_UNITS).await;
+            }
+            if reply.is_cancelled() {
+                return Err(super::reply::cancelled());
+            }
         }
         Ok(())
     }

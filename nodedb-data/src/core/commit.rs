@@ -371,8 +371,7 @@ impl State {
             for effect in &part.effects {
                 if !part.table.is_dropped() {
                     self.indexes_ready(&part.table).await;
-                    self.apply_allowed().await;
-                    let units = part.table.apply(effect, commit).await?;
+                    let units = self.apply_row(&part.table, effect, commit).await?;
                     self.checkpoint.note_units(units);
                     self.spend_large(units).await;
                 }
@@ -387,6 +386,18 @@ impl State {
         }
         self.leave(owner);
         Ok(())
+    }
+
+    /// Applies one effect in the turn in which everything that it needs is in memory and no check
+    /// holds the rows still.
+    async fn apply_row(&self, table: &Table, effect: &RowEffect, commit: Commit) -> Result<u32> {
+        loop {
+            self.apply_allowed().await;
+            match table.try_apply(effect, commit) {
+                Ok(applied) => return applied,
+                Err(missing) => missing.fetch().await?,
+            }
+        }
     }
 
     fn emit(&self, part: &Part, commit_ts: CommitTs, actor: ActorId, lsns: &[(ShardId, Lsn)]) {

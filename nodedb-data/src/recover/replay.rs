@@ -175,7 +175,7 @@ impl<'a> Replay<'a> {
             };
             for effect in effects {
                 table.check_replayed(effect).await?;
-                let units = table.apply(effect, commit).await?;
+                let units = table.paged(|t| t.try_apply(effect, commit)).await??;
                 self.state.checkpoint.note_units(units);
                 self.state.spend_large(units).await;
             }

@@ -34,28 +34,24 @@ const COPY_BYTES_PER_UNIT: usize = 512;
 const INDEX_BYTES_PER_UNIT: usize = 8;
 
 impl Table {
-    /// Applies one effect. Gives the units of work that it took.
-    pub async fn apply(&self, effect: &RowEffect, commit: Commit) -> Result<u32> {
+    /// Applies one effect as a whole, or nothing of it as long as something that it needs is
+    /// missing. Gives the units of work that it took.
+    pub fn try_apply(&self, effect: &RowEffect, commit: Commit) -> Result<Result<u32>, Missing> {
+        let _whole = Critical;
         let surrogate = effect.surrogate;
+        let before = self.before(surrogate)?;
+        self.change_key(effect)?;
+        // From here on nothing is missing. Nobody looks before this turn of the task is over.
         self.changes
             .borrow_mut()
             .record(commit.commit_ts, surrogate);
-        // What the change needs is in memory when the last of these steps changes the first page;
-        // from there on nothing waits.
-        let before = self
-            .paged(|t| {
-                let before = t.before(surrogate)?;
-                t.change_key(effect)?;
-                Ok(before)
-            })
-            .await?;
-        let _whole = Critical;
         self.put_version(effect, commit);
-        self.maintain_indexes(surrogate, before.as_deref(), effect)?;
+        let indexed = self.maintain_indexes(surrogate, before.as_deref(), effect);
         let indexes = self.indexes.borrow().len();
         let bytes = effect.after.len() + before.map_or(0, |b| b.len());
-        Ok(ROW_UNITS
-            + (bytes / COPY_BYTES_PER_UNIT + indexes * bytes / INDEX_BYTES_PER_UNIT) as u32)
+        let units = ROW_UNITS
+            + (bytes / COPY_BYTES_PER_UNIT + indexes * bytes / INDEX_BYTES_PER_UNIT) as u32;
+        Ok(indexed.map(|()| units))
     }
 
     /// The row as it is, if indexes need it.
@@ -85,8 +81,8 @@ impl Table {
         Ok(())
     }
 
-    /// Whether an effect read from the log follows from the rows as they are: what [`Table::apply`]
-    /// asserts of effects that this run has checked itself.
+    /// Whether an effect read from the log follows from the rows as they are: what
+    /// [`Table::try_apply`] asserts of effects that this run has checked itself.
     pub async fn check_replayed(&self, effect: &RowEffect) -> Result<()> {
         let known = self.paged(|t| t.surrogate_of(&effect.key)).await?;
         let right = match effect.op {

@@ -245,6 +245,11 @@ impl Table {
         Ok(Some(see(held.version())))
     }
 
+    /// Whether the latest applied state has the row.
+    pub fn is_alive(&self, surrogate: Surrogate) -> bool {
+        self.alive.borrow().contains(surrogate.get())
+    }
+
     /// Up to `max` rows alive from `from` on, ascending.
     pub fn alive_from(&self, from: u32, max: usize) -> Vec<Surrogate> {
         let alive = self.alive.borrow();

@@ -420,11 +420,11 @@ impl<L: Leaf> Leaves<L> {
     /// A leaf in memory, to be changed. One that changes its size is to be
     /// [charged](Leaves::recharge) afterwards.
     pub fn change(&mut self, number: u32) -> RefMut<'_, L> {
-        let (residency, owner) = (self.residency.clone(), self.owner);
         let slot = self.place(number).as_mut().expect("a leaf in use is there");
         if Rc::strong_count(&slot.kept) > 1 {
-            let copy = slot.kept.peek().as_deref().cloned();
-            slot.kept = Kept::new(copy, None, &residency, owner);
+            let old = &slot.kept;
+            let copy = old.peek().as_deref().cloned();
+            slot.kept = Kept::new(copy, None, &old.residency, old.owner);
         }
         slot.kept.forget_stored();
         slot.kept.is_used.set(true);

@@ -206,13 +206,12 @@ fn a_flipped_bit_in_a_row_that_is_not_in_memory_is_noticed_when_it_is_read() {
     drop(cold(&mut machine, &mut rows));
     machine.restart(TearVariant::LoseUnsynced);
     let files = machine.disk.files();
-    let file = files.into_iter();
-    let file = file.filter(|(path, _)| path.ends_with("store/shard-002.data"));
-    let (path, len) = file.last().unwrap();
+    let is_second = |(path, _): &&(std::path::PathBuf, u64)| path.ends_with("store/shard-002.data");
+    let (path, len) = files.iter().find(is_second).unwrap();
     let (mut refused, mut noticed) = (0, 0);
     for slot in 2..len / 8192 {
         let at = slot * 8192 + 500;
-        assert!(machine.disk.flip_bit(&path, at, 3));
+        assert!(machine.disk.flip_bit(path, at, 3));
         let mut node = machine.boot(1);
         let broken = (0..5_000).find_map(|n| match node.cores[0].step(n * 50_000) {
             crate::core::Progress::Broken(failure) => Some(Some(failure)),
@@ -224,7 +223,7 @@ fn a_flipped_bit_in_a_row_that_is_not_in_memory_is_noticed_when_it_is_read() {
             refused += 1;
             drop(node);
             machine.restart(TearVariant::LoseUnsynced);
-            machine.disk.flip_bit(&path, at, 3);
+            machine.disk.flip_bit(path, at, 3);
             continue;
         }
         let now = node.shared.clock.now();
@@ -233,7 +232,7 @@ fn a_flipped_bit_in_a_row_that_is_not_in_memory_is_noticed_when_it_is_read() {
         assert!(failed <= in_shard, "slot {slot}");
         noticed += usize::from(failed > 0);
         // The medium was right after all: nothing of what was wrong is kept.
-        machine.disk.flip_bit(&path, at, 3);
+        machine.disk.flip_bit(path, at, 3);
         assert_eq!(read_each(&mut node, &rows, now), 0, "slot {slot}");
         assert!(node.check().unwrap().is_empty());
         drop(node);
