@@ -370,20 +370,48 @@ fn merge(mine: &[u16], theirs: &[u16]) -> Vec<u16> {
     merged
 }
 
-/// A set under way: always words, so that adding costs the same however many there are.
-pub(super) struct BlockBuilder(Box<Words>);
+/// What ids of a block can be added to.
+pub trait Gather {
+    fn add(&mut self, low: u16);
+    fn add_all(&mut self, ids: &BlockSet);
+}
 
-impl BlockBuilder {
-    pub(super) fn new() -> BlockBuilder {
-        BlockBuilder(zeroed())
+impl Gather for BlockSet {
+    fn add(&mut self, low: u16) {
+        self.insert(low);
     }
 
-    pub(super) fn insert(&mut self, low: u16) {
+    fn add_all(&mut self, ids: &BlockSet) {
+        self.union(ids);
+    }
+}
+
+impl Gather for BlockBuilder {
+    fn add(&mut self, low: u16) {
+        self.insert(low);
+    }
+
+    fn add_all(&mut self, ids: &BlockSet) {
+        self.union(ids);
+    }
+}
+
+/// A set under way: always words, so that adding costs the same however many there are.
+pub struct BlockBuilder(Box<Words>);
+
+impl Default for BlockBuilder {
+    fn default() -> BlockBuilder {
+        BlockBuilder(zeroed())
+    }
+}
+
+impl BlockBuilder {
+    pub fn insert(&mut self, low: u16) {
         let (word, mask) = bit(low);
         self.0[word] |= mask;
     }
 
-    pub(super) fn union(&mut self, ids: &BlockSet) {
+    pub fn union(&mut self, ids: &BlockSet) {
         match &ids.0 {
             Form::Sparse(list) => list.iter().for_each(|low| self.insert(*low)),
             Form::Dense { words, .. } => {
@@ -394,7 +422,7 @@ impl BlockBuilder {
         }
     }
 
-    pub(super) fn finish(self) -> BlockSet {
+    pub fn finish(self) -> BlockSet {
         BlockSet::from_words(self.0)
     }
 }

@@ -23,7 +23,7 @@ mod sorter;
 mod tests;
 mod walk;
 
-pub use block::{BlockSet, Ids};
+pub use block::{BlockBuilder, BlockSet, Gather, Ids};
 pub use changes::{Changes, Mark};
 pub use context::{Context, Host, Sink};
 pub use row_set::{RowSet, RowSetBuilder};

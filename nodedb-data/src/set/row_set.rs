@@ -200,7 +200,7 @@ impl RowSetBuilder {
     }
 
     fn block(&mut self, block: u16) -> &mut BlockBuilder {
-        self.blocks.entry(block).or_insert_with(BlockBuilder::new)
+        self.blocks.entry(block).or_default()
     }
 
     /// The set; the builder is empty afterwards.

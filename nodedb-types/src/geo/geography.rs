@@ -143,6 +143,7 @@ impl Circle {
     }
 
     /// [`Circle::contains`] where it can be told without measuring: everywhere but near the rim.
+    #[inline]
     pub fn decide(&self, lon: f64, lat: f64) -> Option<bool> {
         if (lat - self.centre.1).abs() > self.latitude_reach {
             return Some(false);

@@ -32,17 +32,17 @@ fn portable(code: &[i8], query: &[i16]) -> i32 {
     products.map(|(c, q)| i32::from(*c) * i32::from(*q)).sum()
 }
 
-/// Tells the processor that these bytes are read soon.
+/// Tells the processor that these are read soon.
 #[inline]
-pub fn prefetch(code: &[i8]) {
+pub fn prefetch<T>(items: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in code.chunks(64) {
+    for line in items.chunks(64usize.div_ceil(size_of::<T>().max(1))) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint; the address is that of a live slice.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = code;
+    let _ = items;
 }
 
 #[cfg(target_arch = "x86_64")]

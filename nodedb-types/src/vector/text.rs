@@ -15,10 +15,10 @@ pub fn parse(text: &str) -> Result<Vec<f32>> {
         let message = format!("invalid input syntax for type vector: \"{text}\"");
         Failure::new(SqlState::InvalidTextRepresentation, message)
     };
-    let Some(mut rest) = text.trim_start_matches(is_blank).strip_prefix('[') else {
+    let Some(mut rest) = skip_blanks(text).strip_prefix('[') else {
         return Err(bad().with_detail("Vector contents must start with \"[\"."));
     };
-    rest = rest.trim_start_matches(is_blank);
+    rest = skip_blanks(rest);
     if rest.starts_with(']') {
         return Err(data("vector must have at least 1 dimension"));
     }
@@ -27,12 +27,16 @@ pub fn parse(text: &str) -> Result<Vec<f32>> {
         if elements.len() == VECTOR_DIMENSIONS_MAX {
             return Err(too_many());
         }
-        rest = rest.trim_start_matches(is_blank);
-        // What ends an element is ASCII, and so never a part of another character.
-        let is_end = |b: &u8| matches!(b, b',' | b']') || is_blank(char::from(*b));
-        let end = rest.as_bytes().iter().position(is_end).ok_or_else(bad)?;
-        elements.push(element(&rest[..end], bad)?);
-        rest = rest[end..].trim_start_matches(is_blank);
+        rest = skip_blanks(rest);
+        let (x, end) = match plain_decimal(rest.as_bytes()) {
+            Some(read) => read,
+            None => {
+                let end = rest.bytes().position(is_end).ok_or_else(bad)?;
+                (element(&rest[..end], bad)?, end)
+            }
+        };
+        elements.push(x);
+        rest = skip_blanks(&rest[end..]);
         if let Some(after) = rest.strip_prefix(',') {
             rest = after;
         } else if let Some(after) = rest.strip_prefix(']') {
@@ -42,10 +46,96 @@ pub fn parse(text: &str) -> Result<Vec<f32>> {
             return Err(bad());
         }
     }
-    if !rest.trim_start_matches(is_blank).is_empty() {
+    if !skip_blanks(rest).is_empty() {
         return Err(bad().with_detail("Junk after closing right brace."));
     }
     Ok(elements)
+}
+
+/// What ends an element is ASCII, and so never a part of another character.
+fn is_end(b: u8) -> bool {
+    matches!(b, b',' | b']') || is_blank(char::from(b))
+}
+
+fn skip_blanks(text: &str) -> &str {
+    match text.as_bytes().first() {
+        Some(first) if *first > b' ' => text,
+        _ => text.trim_start_matches(is_blank),
+    }
+}
+
+/// Powers of ten that f64 holds exactly.
+const TENS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// An element of the form `-12.345` and its length, where that is easily told; the same number as
+/// `str::parse` gives. Nearly all elements of an embedding are such, and there are many of them.
+///
+/// The digits make a whole number, which is rounded to f64 and divided by a power of ten that is
+/// exact: two roundings, so the quotient is less than two units in its last place off. It has 29
+/// bits more than f32. Unless those lie that near to the middle between two f32, the nearest f32
+/// is that of the true value.
+fn plain_decimal(bytes: &[u8]) -> Option<(f32, usize)> {
+    let is_negative = bytes.first() == Some(&b'-');
+    let start = usize::from(is_negative);
+    let (whole, at) = digits(bytes, start, 0)?;
+    let (digits_read, mantissa, fraction, at) = match bytes.get(at) {
+        Some(b'.') => {
+            let (mantissa, end) = digits(bytes, at + 1, whole)?;
+            (end - start - 1, mantissa, end - at - 1, end)
+        }
+        _ => (at - start, whole, 0, at),
+    };
+    if digits_read == 0 || !is_end(*bytes.get(at)?) {
+        return None;
+    }
+    let quotient = mantissa as f64 / TENS.get(fraction)?;
+    let middle = (quotient.to_bits() & ((1 << 29) - 1)).abs_diff(1 << 28);
+    let is_normal = (1e-37..1e38).contains(&quotient) && middle > 4;
+    let x = quotient as f32;
+    (is_normal || mantissa == 0).then_some((if is_negative { -x } else { x }, at))
+}
+
+/// The number that `before` becomes with the digits from `at` on, and where they end. None where
+/// it might not fit.
+fn digits(bytes: &[u8], mut at: usize, before: u64) -> Option<(u64, usize)> {
+    let mut number = before;
+    while let Some(eight) = bytes
+        .get(at..at + 8)
+        .and_then(|eight| eight.try_into().ok())
+        && let Some(value) = eight_digits(u64::from_le_bytes(eight))
+    {
+        if number >= 100_000_000_000 {
+            return None;
+        }
+        number = number * 100_000_000 + value;
+        at += 8;
+    }
+    while let Some(digit) = bytes.get(at).filter(|b| b.is_ascii_digit()) {
+        if number >= 1_000_000_000_000_000_000 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit - b'0');
+        at += 1;
+    }
+    Some((number, at))
+}
+
+/// Eight ASCII digits, the first in the lowest byte, as a number: pairs are put together in all
+/// bytes at once, then pairs of those, and again.
+fn eight_digits(chars: u64) -> Option<u64> {
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    // Adding six makes a carry of what is above nine.
+    let above = chars.wrapping_add(0x0606_0606_0606_0606) & HIGH;
+    if chars & HIGH != 0x3030_3030_3030_3030 || above != 0x3030_3030_3030_3030 {
+        return None;
+    }
+    let ones = chars & 0x0f0f_0f0f_0f0f_0f0f;
+    let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 fn is_blank(c: char) -> bool {
@@ -84,6 +174,8 @@ pub fn format(v: &[f32], out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn round(text: &str) -> String {
@@ -109,6 +201,63 @@ mod tests {
         ] {
             assert_eq!(round(text), want);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// The quick way gives what the library gives, or nothing.
+        #[test]
+        fn plain_decimals_are_read_as_the_library_reads_them(
+            text in prop_oneof![
+                "-?[0-9]{0,12}(\\.[0-9]{0,22})?",
+                any::<f32>().prop_map(|x| f64::from(x).to_string()),
+                (-1f64..1.0).prop_map(|x| x.to_string()),
+                // The middle between two f32, and what lies about it.
+                (any::<f32>(), -3i64..4).prop_map(|(x, by)| {
+                    let middle = f64::from(x).to_bits() + (1 << 28);
+                    f64::from_bits(middle.wrapping_add_signed(by)).to_string()
+                }),
+            ],
+            end in prop_oneof![Just(","), Just("]"), Just(" "), Just("e1,"), Just("x"), Just("")],
+        ) {
+            let whole = format!("{text}{end}");
+            if let Some((x, len)) = plain_decimal(whole.as_bytes()) {
+                prop_assert_eq!(&whole[..len], &text);
+                prop_assert_eq!(x.to_bits(), text.parse::<f32>().unwrap().to_bits(), "{}", text);
+                prop_assert!([",", "]", " "].contains(&end));
+            }
+        }
+    }
+
+    #[test]
+    fn elements_of_embeddings_are_plain() {
+        for text in [
+            "0.034567892551422119",
+            "-0.5",
+            "1",
+            "12345678.25",
+            "-0",
+            "0.00012",
+        ] {
+            let (x, len) = plain_decimal(format!("{text},").as_bytes()).unwrap();
+            assert_eq!((x, len), (text.parse().unwrap(), text.len()));
+        }
+        // The middle between 1 and the next f32: to the even one.
+        assert_eq!(plain_decimal(b"1.000000059604644775390625]"), None);
+        assert_eq!(plain_decimal(b"1.00000005960464478]"), None);
+        assert_eq!(parse("[1.000000059604644775390625]").unwrap(), [1.0]);
+        assert_eq!(parse("[1.000000059604644776]").unwrap(), [1.0f32.next_up()]);
+        for chars in ["1234567/", "1234567:", "0000000 ", "12a45678"] {
+            assert_eq!(
+                eight_digits(u64::from_le_bytes(chars.as_bytes().try_into().unwrap())),
+                None
+            );
+        }
+        assert_eq!(
+            eight_digits(u64::from_le_bytes(*b"98765432")),
+            Some(98_765_432)
+        );
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Predicate {
     }
 
     /// The exact answer, and the units it took.
+    #[inline]
     pub(super) fn holds(&self, place: &Place<'_>) -> Result<(bool, u32)> {
         match (place, &self.circle) {
             (Place::Point { x, y, .. }, Some(circle)) => {

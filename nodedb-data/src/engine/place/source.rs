@@ -48,6 +48,13 @@ struct Answered {
     yes: BlockSet,
 }
 
+impl Answered {
+    fn take(&mut self, asked: &BlockSet, yes: Vec<u16>) {
+        self.asked.union(asked);
+        self.yes.union(&BlockSet::from_sorted(yes));
+    }
+}
+
 impl PlaceSource {
     pub(super) fn new(index: &Places, predicate: Predicate) -> PlaceSource {
         let rows = index
@@ -147,6 +154,7 @@ impl PlaceSource {
             self.predicate.prepare();
         }
         let mut has_more = turn.spend(2 * BLOCK_OPERATION);
+        let mut yes = Vec::new();
         for low in rows.iter() {
             let surrogate = u32::from(block) << 16 | u32::from(low);
             let mut units = 1;
@@ -157,17 +165,17 @@ impl PlaceSource {
                     Err(failure) => return Poll::Ready(Err(failure)),
                 };
                 if holds {
-                    self.answered.yes.insert(low);
+                    yes.push(low);
                 }
             }
             has_more = turn.spend(units) && has_more;
             if !has_more {
                 let asked = rows.iter().take_while(|asked| *asked <= low);
-                self.answered.asked.union(&BlockSet::from_sorted(asked));
+                self.answered.take(&BlockSet::from_sorted(asked), yes);
                 return Poll::Pending;
             }
         }
-        self.answered.asked.union(&rows);
+        self.answered.take(&rows, yes);
         let yes = self.answered.yes.clone();
         let nulls = index.store.nulls().block(block);
         let mut unknown = nulls.cloned().unwrap_or_default();

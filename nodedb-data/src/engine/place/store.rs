@@ -139,6 +139,7 @@ impl Store {
         }
     }
 
+    #[inline]
     pub(super) fn get(&self, surrogate: u32) -> Option<Place<'_>> {
         match self.points.get(surrogate) {
             Some([x, y]) => Some(Place::Point {

@@ -12,7 +12,7 @@ use super::document::Document;
 use super::rows::Rows;
 use super::run::{Room, Run};
 use super::tail::Tail;
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockSet, Gather, RowSet};
 
 pub(super) struct Part {
     /// Never given to another part of this index.
@@ -113,7 +113,7 @@ impl Part {
     }
 
     /// Adds the live rows of a token in one block.
-    pub(super) fn add_block(&self, id: u32, block: u16, to: &mut BlockSet) {
+    pub(super) fn add_block(&self, id: u32, block: u16, to: &mut impl Gather) {
         let rows = self.rows(id);
         match self.dead.block(block) {
             None => rows.add_block(block, to),
@@ -121,7 +121,7 @@ impl Part {
                 let mut alive = BlockSet::new();
                 rows.add_block(block, &mut alive);
                 alive.subtract(dead);
-                to.union(&alive);
+                to.add_all(&alive);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The rows that hold one token. Most tokens of a collection stand in few rows, and those cost
 //! one small list or nothing beyond the entry itself.
 
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockSet, Gather, RowSet};
 
 /// Up to this many rows are kept as a plain list.
 const FEW_MAX: usize = 32;
@@ -112,17 +112,17 @@ impl Rows {
     }
 
     /// Adds the rows of one block.
-    pub(super) fn add_block(&self, block: u16, to: &mut BlockSet) {
+    pub(super) fn add_block(&self, block: u16, to: &mut impl Gather) {
         match self {
             Rows::Many(rows) => {
                 if let Some(ids) = rows.block(block) {
-                    to.union(ids);
+                    to.add_all(ids);
                 }
             }
             Rows::One(_) | Rows::Few(_) => {
                 let rows = self.as_few().unwrap_or_default();
                 for row in rows.iter().filter(|row| (**row >> 16) as u16 == block) {
-                    to.insert(*row as u16);
+                    to.add(*row as u16);
                 }
             }
         }

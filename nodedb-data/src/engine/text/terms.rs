@@ -11,10 +11,13 @@ use super::document::Document;
 use super::part::{Body, Part};
 use super::query::Term;
 use crate::pace::{BLOCK_OPERATION, Turn};
-use crate::set::{BlockSet, RowSet};
+use crate::set::{BlockBuilder, BlockSet, RowSet};
 
 /// Up to this many tokens are read anew for each block.
 const DIRECT_MAX: usize = 16;
+/// From this weight on (see [`Rows::weight`](super::rows::Rows::weight)) the rows of several
+/// tokens are put together as bits.
+const BUILDER_WEIGHT: u32 = 8;
 /// Up to this many ids are looked for one by one in a document.
 const FIND_MAX: usize = 8;
 
@@ -180,14 +183,22 @@ impl Terms {
             let rows = gathered.rows.block(block).cloned().unwrap_or_default();
             return (rows, BLOCK_OPERATION);
         }
-        let (mut rows, mut units) = (BlockSet::new(), 0);
-        for (part, ids) in corpus.parts().iter().zip(&self.ids) {
-            for id in ids[term].iter() {
-                part.add_block(id, block, &mut rows);
-                units += 1 + part.rows(id).weight().min(BLOCK_OPERATION);
-            }
+        let parts = || corpus.parts().iter().zip(&self.ids);
+        let tokens = || parts().flat_map(|(part, ids)| ids[term].iter().map(move |id| (part, id)));
+        let (mut count, mut units, mut weight) = (0, 0, 0);
+        for (part, id) in tokens() {
+            let rows = part.rows(id).weight();
+            units += 1 + rows.min(BLOCK_OPERATION);
+            (count, weight) = (count + 1, weight + rows);
         }
-        (rows, units)
+        if count == 1 || weight < BUILDER_WEIGHT {
+            let mut rows = BlockSet::new();
+            tokens().for_each(|(part, id)| part.add_block(id, block, &mut rows));
+            return (rows, units);
+        }
+        let mut rows = BlockBuilder::default();
+        tokens().for_each(|(part, id)| part.add_block(id, block, &mut rows));
+        (rows.finish(), units + BLOCK_OPERATION)
     }
 
     /// The first block at or above `from` with rows of a term, some of which may be dead.

@@ -164,7 +164,7 @@ impl Vectors {
         self.run(number).at(slot, &self.shape)
     }
 
-    fn code_at(&self, place: u32) -> (&[i8], Scale) {
+    fn code_at(&self, place: u32) -> (&[i8], &Scale) {
         let (number, slot) = self.shape.split(place);
         self.run(number).code_at(slot, &self.shape)
     }
@@ -379,10 +379,12 @@ impl VectorRanking {
         };
         for (at, (row, place)) in placed.iter().enumerate() {
             if let Some((_, place)) = placed.get(at + AHEAD) {
-                prefetch(index.code_at(*place).0);
+                let (code, scale) = index.code_at(*place);
+                prefetch(std::slice::from_ref(scale));
+                prefetch(code);
             }
             let (code, scale) = index.code_at(*place);
-            let bound = codes.lower_bound(code, scale);
+            let bound = codes.lower_bound(code, *scale);
             if !top.is_beyond(bound) {
                 self.near.push((bound, *row));
             }

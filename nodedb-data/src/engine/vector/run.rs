@@ -175,10 +175,10 @@ impl Run {
         (vector, self.slots.scales[slot].squared_norm())
     }
 
-    pub(super) fn code_at(&self, slot: u32, shape: &Shape) -> (&[i8], Scale) {
+    pub(super) fn code_at(&self, slot: u32, shape: &Shape) -> (&[i8], &Scale) {
         let (slot, bytes) = (slot as usize, shape.dimensions);
         let code = &self.slots.codes[slot * bytes..][..bytes];
-        (code, self.slots.scales[slot])
+        (code, &self.slots.scales[slot])
     }
 
     /// Gives the slot.
