@@ -17,8 +17,8 @@ const TRIM_UNITS: u32 = 2;
 /// Rows of dropped tables freed per turn.
 const FREE_PER_TURN: usize = 256;
 /// Leaves that the clock's hand passes per turn, and units for each.
-const SWEEP_PER_TURN: usize = 256;
-const SWEEP_UNITS: u32 = 2;
+const SWEEP_PER_TURN: usize = 128;
+const SWEEP_UNITS: u32 = 4;
 
 /// Tables that have something to be done.
 #[derive(Default)]

@@ -38,7 +38,7 @@ use crate::pace::Budget;
 /// pages that lead to it, for a few steps.
 const CLEAN_BYTES_MIN: usize = 1 << 20;
 /// Leaves that stay readable when faults are on: more than the steps under way need at once.
-const RECENT_UNDER_FAULTS: usize = 64;
+const RECENT_UNDER_FAULTS: usize = 32;
 /// Entries of leaves that are gone which the hand carries along before it looks for them.
 const LITTER_MAX: usize = 1024;
 

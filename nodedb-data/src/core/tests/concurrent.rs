@@ -312,6 +312,7 @@ fn run(seed: u64, cores: u16) {
     let mut machine = Machine::new(seed, 8);
     machine.page_faults = seed.is_multiple_of(2);
     machine.checkpoint_units = 500;
+    machine.leaf_bytes_max = 64 << 10;
     let mut node = with_collection(&mut machine, cores);
     for id in 0..ACCOUNTS {
         let row = node.put(id, Some(EACH), "account");
