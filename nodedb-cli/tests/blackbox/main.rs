@@ -2,7 +2,8 @@
 //!
 //! What only a process of its own can show is shown here: that `kill -9` loses nothing that was
 //! acknowledged and leaves no half statement, that readers never see half of another statement
-//! while cores really run at once, and that a data directory opens with any number of cores.
+//! while cores really run at once, that a data directory opens with any number of cores, and that rows
+//! may outgrow memory.
 //! The guides run here too, as a reader would type them.
 //! What can be shown inside one process is in the server's own tests.
 //!
@@ -13,6 +14,7 @@
 mod guides;
 mod kill;
 mod load;
+mod memory;
 mod server;
 mod streams;
 mod sums;
