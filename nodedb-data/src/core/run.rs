@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nodedb_bridge::schedule;
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
 use nodedb_types::Failure;
@@ -114,6 +115,7 @@ fn run(
     stop: &AtomicBool,
     mut on_ready: impl FnMut(),
 ) -> Result<(), Failure> {
+    schedule::steady();
     if let Some(cpu) = thread.pin_to {
         pin_to(cpu);
     }

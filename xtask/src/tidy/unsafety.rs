@@ -13,6 +13,8 @@ const PLACES: &[&str] = &[
     "/ffi.rs",
     // The rings' wake-ups: an eventfd, which only libc offers.
     "nodedb-bridge/src/wake.rs",
+    // What threads ask of the scheduler, by system calls that only libc offers.
+    "nodedb-bridge/src/schedule.rs",
     // Tokio watches that eventfd, and a test of threads polls it.
     "nodedb-control/src/worker/pump.rs",
     "nodedb-event/src/watch.rs",
