@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::builder::{rows_only, single};
-use super::{Expr, eval};
+use super::{Expr, cast, eval};
 use crate::function::{Kernel, Volatility};
 use crate::plan::Environment;
 
@@ -92,6 +92,11 @@ impl<'a> Given<'a> {
                 }
             }
             Expr::Constant(..) => Ok(e),
+            Expr::Cast {
+                operand,
+                to,
+                explicit,
+            } if operand.constant().is_some() => Ok(cast_constant(operand, to, explicit)),
             Expr::And(terms) => Ok(junction(terms, true)),
             Expr::Or(terms) => Ok(junction(terms, false)),
             e if e.children().iter().all(|c| c.constant().is_some()) && e.is_constant() => {
@@ -99,6 +104,23 @@ impl<'a> Given<'a> {
             }
             other => Ok(other),
         }
+    }
+}
+
+/// A cast without the detour over an array of one: a large INSERT has one for each of its values.
+fn cast_constant(operand: Box<Expr>, to: DataType, explicit: bool) -> Expr {
+    let cast = match operand.constant() {
+        Some(value) if operand.data_type() == to => Ok(value.clone()),
+        Some(value) => cast::cast(value.clone(), &to, explicit),
+        None => Err(Failure::internal("a cast of a constant that is none")),
+    };
+    match cast {
+        Ok(value) => Expr::Constant(value, to),
+        Err(_) => Expr::Cast {
+            operand,
+            to,
+            explicit,
+        },
     }
 }
 
