@@ -19,6 +19,7 @@ use crate::dispatch::Dispatcher;
 use crate::runtime::Runtime;
 use crate::session::plans::PlanCache;
 use crate::session::registry::Registry;
+use crate::worker::polls::Polls;
 
 /// What is fixed for the life of a node.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub struct Node {
     pub jobs: Jobs,
     pub sessions: Arc<Registry>,
     pub counters: Counters,
+    pub polls: Arc<Polls>,
     /// Threads for relational plans; without them such a plan runs where its rows are read.
     pub executor: Option<nodedb_query::Executor>,
     pub row_ids: RowIds,
@@ -86,6 +88,7 @@ impl Node {
             jobs: Jobs::default(),
             sessions: Arc::new(Registry::default()),
             counters: Counters::default(),
+            polls: Arc::default(),
             executor,
             streams: OnceLock::new(),
             // A row without a key is named by a timestamp, which no other row ever gets.

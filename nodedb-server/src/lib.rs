@@ -8,3 +8,4 @@ pub mod time;
 
 pub use config::Config;
 pub use node::{Addresses, Node};
+pub use nodedb_bridge::schedule;

@@ -14,7 +14,9 @@
 //! | [`explain`] | `EXPLAIN [ANALYZE]` |
 //! | [`stream`] | `SELECT * FROM STREAM` |
 //! | [`cancel`], [`registry`] | stopping statements |
+//! | [`bulk`] | what is too long for a worker |
 
+pub mod bulk;
 pub mod cancel;
 pub mod copy;
 pub mod execution;
@@ -234,7 +236,7 @@ impl Session {
     pub async fn run(
         &mut self,
         prepared: &Rc<Prepared>,
-        parameters: &[Value],
+        parameters: &Arc<[Value]>,
     ) -> Result<Execution> {
         let counters = &self.worker.node.counters;
         Counters::add(&counters.statements, 1);
@@ -248,7 +250,7 @@ impl Session {
     async fn run_counted(
         &mut self,
         prepared: &Rc<Prepared>,
-        parameters: &[Value],
+        parameters: &Arc<[Value]>,
     ) -> Result<Execution> {
         let limits = self.limits();
         let mut prepared = prepared.clone();
@@ -301,11 +303,19 @@ impl Session {
         &self,
         bound: &Arc<Bound>,
         columns: Option<Arc<[nodedb_query::catalog::ResultColumn]>>,
-        parameters: &[Value],
+        parameters: &Arc<[Value]>,
         limits: &Limits,
     ) -> Result<Execution> {
         let environment = self.worker.environment(&self.info);
-        let plan = bound.instantiate(parameters, &environment)?;
+        let plan = match bulk::is_large(parameters) {
+            false => bound.instantiate(parameters, &environment)?,
+            true => {
+                let (bound, parameters) = (bound.clone(), parameters.clone());
+                let environment = environment.clone();
+                let plan = move || bound.instantiate(&parameters, &environment);
+                bulk::aside(&self.worker, plan).await??
+            }
+        };
         let caller = self.caller(bound, limits);
         match plan {
             Plan::Write(write) => {

@@ -4,6 +4,7 @@
 //! first worker only), and serves the sessions handed to it. Sessions never move between workers.
 //! An idle worker sleeps in epoll on its eventfd and its sockets.
 
+pub mod polls;
 pub mod pool;
 mod pump;
 
@@ -15,6 +16,7 @@ use futures::future::LocalBoxFuture;
 use nodedb_bridge::clock::TimeSource;
 
 use crate::runtime::Runtime;
+use polls::{Polls, Timed};
 
 pub use pump::pump;
 
@@ -25,17 +27,19 @@ pub const STACK_BYTES: usize = 256 << 20;
 /// [`Runtime`] over the Tokio runtime of the present thread, within a `LocalSet`.
 pub struct TokioRuntime {
     time: Arc<dyn TimeSource>,
+    polls: Arc<Polls>,
 }
 
 impl TokioRuntime {
-    pub fn new(time: Arc<dyn TimeSource>) -> Rc<TokioRuntime> {
-        Rc::new(TokioRuntime { time })
+    pub fn new(time: Arc<dyn TimeSource>, polls: Arc<Polls>) -> Rc<TokioRuntime> {
+        Rc::new(TokioRuntime { time, polls })
     }
 }
 
 impl Runtime for TokioRuntime {
     fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
-        tokio::task::spawn_local(task);
+        let (time, polls) = (self.time.clone(), self.polls.clone());
+        tokio::task::spawn_local(Timed::new(task, time, polls));
     }
 
     fn sleep_until(&self, ns: u64) -> LocalBoxFuture<'static, ()> {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use futures::future::LocalBoxFuture;
 use nodedb_bridge::clock::Snapshots;
+use nodedb_bridge::schedule;
 use nodedb_bridge::wiring::WorkerEnds;
 use nodedb_types::limits::CONNECTIONS_MAX;
 use nodedb_types::{Failure, Result, SqlState};
@@ -130,13 +131,14 @@ fn run(
     load: Arc<AtomicUsize>,
     mut stopped: tokio::sync::watch::Receiver<bool>,
 ) {
+    schedule::prompt();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a worker needs its runtime");
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async move {
-        let tasks = TokioRuntime::new(node.clock.time().clone());
+        let tasks = TokioRuntime::new(node.clock.time().clone(), node.polls.clone());
         let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
         let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, tasks);
         let slot = snapshots.slot(index as usize);
@@ -158,11 +160,11 @@ fn run(
             tokio::select! {
                 job = jobs.recv() => {
                     let Some(job) = job else { return };
-                    let (work, load) = (job(worker.clone()), load.clone());
-                    tokio::task::spawn_local(async move {
-                        let _busy = Busy(load);
+                    let (work, busy) = (job(worker.clone()), Busy(load.clone()));
+                    worker.runtime.spawn(Box::pin(async move {
+                        let _busy = busy;
                         work.await;
-                    });
+                    }));
                 }
                 _ = stopped.changed() => return,
             }

@@ -350,7 +350,7 @@ impl Client {
                 let Some(prepared) = self.session.prepare_text(sql, &[])? else {
                     return Ok(Vec::new());
                 };
-                self.session.run(&prepared, &[]).await?
+                self.session.run(&prepared, &Arc::default()).await?
             }
         };
         let batches = execution.collect().await?;

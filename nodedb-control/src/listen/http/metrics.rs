@@ -8,7 +8,7 @@ use nodedb_types::Result;
 
 use crate::node::Worker;
 
-/// Upper bounds of the classes of `CoreReport::turns_cpu`, in seconds.
+/// Upper bounds of the classes of `CoreReport::turns_cpu` and of `Polls`, in seconds.
 const TURN_BOUNDS: [&str; 5] = ["0.0001", "0.00025", "0.0005", "0.001", "0.002"];
 
 /// The node's counters and each core's report.
@@ -70,6 +70,13 @@ pub async fn text(worker: &Worker) -> Result<String> {
         head(&mut out, name, kind, help);
         line(&mut out, &format!("{name} {value}"));
     }
+    head(
+        &mut out,
+        "ndb_poll_seconds",
+        "histogram",
+        "Wall time for which a worker is with one task at a stretch.",
+    );
+    histogram(&mut out, "ndb_poll_seconds", "", &node.polls.counts());
     let statement = worker.system_statement(node.clock.now());
     let readers = worker
         .dispatcher
@@ -226,16 +233,25 @@ fn cores(out: &mut String, reports: &[CoreReport]) {
     ] {
         head(out, name, "histogram", help);
         for (core, report) in reports.iter().enumerate() {
-            let mut sum = 0;
-            let classes = TURN_BOUNDS.into_iter().chain(["+Inf"]);
-            for (bound, count) in classes.zip(turns(report)) {
-                sum += count;
-                line(
-                    out,
-                    &format!("{name}_bucket{{core=\"{core}\",le=\"{bound}\"}} {sum}"),
-                );
-            }
-            line(out, &format!("{name}_count{{core=\"{core}\"}} {sum}"));
+            histogram(out, name, &format!("core=\"{core}\""), turns(report));
         }
+    }
+}
+
+/// `label`: `name="value"` of this series, or nothing.
+fn histogram(out: &mut String, name: &str, label: &str, counts: &[u64; 6]) {
+    let mut sum = 0;
+    let comma = if label.is_empty() { "" } else { "," };
+    let classes = TURN_BOUNDS.into_iter().chain(["+Inf"]);
+    for (bound, count) in classes.zip(counts) {
+        sum += count;
+        line(
+            out,
+            &format!("{name}_bucket{{{label}{comma}le=\"{bound}\"}} {sum}"),
+        );
+    }
+    match label {
+        "" => line(out, &format!("{name}_count {sum}")),
+        label => line(out, &format!("{name}_count{{{label}}} {sum}")),
     }
 }

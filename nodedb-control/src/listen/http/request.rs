@@ -81,7 +81,7 @@ impl Query {
             .iter()
             .zip(&prepared.parameters)
             .map(|(json, data_type)| parameter(json, data_type))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<_>>()?;
         session.run(&prepared, &values).await
     }
 }

@@ -21,8 +21,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use crate::node::{Counters, Worker};
-use crate::session::Session;
 use crate::session::execution::Execution;
+use crate::session::{Session, bulk};
 use answer::{PIECE_BYTES, RowWriter};
 
 /// The user that native requests run as, until authentication exists.
@@ -83,7 +83,7 @@ impl Connection {
         let (requests, mut ahead) = mpsc::channel(AHEAD_MAX);
         let seen = cancelled.clone();
         let reading = async move {
-            let end = read_requests(read, &requests, &seen, &sign).await;
+            let end = read_requests(read, &requests, &seen, &sign, worker).await;
             // The client is gone or cannot be followed: nobody waits for what runs.
             sign.raise();
             end
@@ -119,6 +119,7 @@ impl Connection {
 
     async fn greet(&mut self, read: &mut BufReader<OwnedReadHalf>) -> Result<(), End> {
         let (header, payload) = read_frame(read).await?;
+        header.check(&payload).map_err(End::Broken)?;
         if header.kind != Kind::Hello {
             return Err(End::Broken(Failure::new(
                 SqlState::ProtocolViolation,
@@ -249,9 +250,13 @@ async fn start(request: Request, session: &mut Session, worker: &Rc<Worker>) -> 
             ),
         ));
     }
-    let fitted = values.into_iter().zip(&prepared.parameters);
-    let values = fitted.map(|(value, data_type)| statement::fit(value, data_type));
-    let values = values.collect::<Result<Vec<_>>>()?;
+    let values = match bulk::is_large(&values) {
+        false => statement::fit(values, &prepared.parameters)?,
+        true => {
+            let types = prepared.parameters.clone();
+            bulk::aside(worker, move || statement::fit(values, &types)).await??
+        }
+    };
     session.run(&prepared, &values).await
 }
 
@@ -275,12 +280,26 @@ async fn read_requests(
     requests: &mpsc::Sender<(u32, Request)>,
     cancelled: &Cancelled,
     sign: &crate::session::cancel::Cancel,
+    worker: &Worker,
 ) -> Result<(), End> {
     loop {
         let (header, payload) = read_frame(read).await?;
+        if header.kind != Kind::Request {
+            header.check(&payload).map_err(End::Broken)?;
+        }
         match header.kind {
             Kind::Request => {
-                let request = Request::decode(&payload).map_err(End::Broken)?;
+                let decode = move || {
+                    header.check(&payload)?;
+                    Request::decode(&payload)
+                };
+                let request = match header.length < bulk::BYTES {
+                    true => decode(),
+                    false => bulk::aside(worker, decode)
+                        .await
+                        .and_then(|request| request),
+                };
+                let request = request.map_err(End::Broken)?;
                 if requests.send((header.request, request)).await.is_err() {
                     return Err(End::Gone);
                 }
@@ -303,6 +322,7 @@ async fn read_requests(
     }
 }
 
+/// A frame whose checksum is still to be checked.
 async fn read_frame(read: &mut BufReader<OwnedReadHalf>) -> Result<(Header, Vec<u8>), End> {
     let mut head = [0u8; HEADER_BYTES];
     read.read_exact(&mut head).await?;
@@ -317,6 +337,5 @@ async fn read_frame(read: &mut BufReader<OwnedReadHalf>) -> Result<(Header, Vec<
     {
         return Err(End::Gone);
     }
-    header.check(&payload).map_err(End::Broken)?;
     Ok((header, payload))
 }

@@ -4,6 +4,9 @@
 //! same, with its values as parameters; no text is made or parsed. From there on there is one way
 //! (P3): one binder, one plan cache, one executor. The cache knows a request by its shape.
 
+use std::sync::Arc;
+
+use nodedb_bridge::schedule;
 use nodedb_types::wire::{Argument, Order, Request, Row, SetQuery, Term};
 use nodedb_types::{Collection, DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::helpers::attached_token::AttachedToken;
@@ -41,8 +44,23 @@ pub(super) fn hint(value: &Value) -> Option<DataType> {
     }
 }
 
-/// A value as its parameter's type.
-pub(super) fn fit(value: Value, data_type: &DataType) -> Result<Value> {
+/// Values that are fitted at a stretch.
+const VALUES_A_BREATH: usize = 16;
+
+/// Values as their parameters' types.
+pub(super) fn fit(values: Vec<Value>, types: &[DataType]) -> Result<Arc<[Value]>> {
+    let fitted = values.into_iter().zip(types).enumerate();
+    fitted
+        .map(|(i, (value, data_type))| {
+            if i % VALUES_A_BREATH == 0 {
+                schedule::breathe();
+            }
+            fit_one(value, data_type)
+        })
+        .collect()
+}
+
+fn fit_one(value: Value, data_type: &DataType) -> Result<Value> {
     match value {
         // Literals of SQL are read by the type they meet; so are texts here.
         Value::Text(text) if !matches!(data_type, DataType::Text(_)) => {

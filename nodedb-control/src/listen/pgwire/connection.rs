@@ -20,7 +20,7 @@ use super::value;
 use crate::node::{Counters, Worker};
 use crate::session::copy::CopyIn;
 use crate::session::execution::{Execution, Tag};
-use crate::session::{DATABASE, Session};
+use crate::session::{DATABASE, Session, bulk};
 use crate::sql::parse::Parsed;
 
 /// The newest protocol version that is spoken: 3.2.
@@ -257,7 +257,8 @@ impl Connection {
                     "there is no parameter $1",
                 )));
             }
-            let run = self.session.run(&prepared, &[]);
+            let none = Arc::default();
+            let run = self.session.run(&prepared, &none);
             let mut execution = watched(&mut self.socket, run).await??;
             show(&mut self.socket, &self.session, &mut execution).await?;
         }
@@ -293,11 +294,18 @@ pub(super) async fn copy(
 ) -> Result<(), Stop> {
     reply::copy_in(&mut socket.out, copy.columns());
     let mut failed = None;
+    let mut taken = 0;
     loop {
         let frame = socket.frame().await?;
         match frame.decode() {
             Ok(Message::CopyData(data)) if failed.is_none() => {
                 failed = copy.feed(&data).err();
+                taken += data.len();
+                // A client that sends without a pause does not keep other sessions waiting.
+                if taken >= bulk::BYTES {
+                    taken = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(Message::CopyData(_) | Message::Flush | Message::Sync) => {}
             Ok(Message::CopyDone) => break,

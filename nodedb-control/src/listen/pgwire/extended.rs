@@ -8,6 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::BytesMut;
@@ -36,7 +37,7 @@ type Statement = Option<Rc<Prepared>>;
 /// A statement with its parameters, and how far its rows have been sent.
 struct Portal {
     statement: Statement,
-    parameters: Vec<Value>,
+    parameters: Arc<[Value]>,
     formats: Vec<Format>,
     run: RefCell<Run>,
 }
@@ -336,7 +337,7 @@ impl Extended {
                 let format = reply::format_of(&bind.parameter_formats, i);
                 value::decode(bytes.as_deref(), format, data_type)
             })
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<Result<_>>()?;
         let portal = Portal {
             statement,
             parameters,

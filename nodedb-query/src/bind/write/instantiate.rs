@@ -1,5 +1,7 @@
 //! A bound write and its parameters become a plan: rows encoded, keys placed, reads nested.
 
+use nodedb_bridge::schedule;
+
 use super::*;
 
 impl WriteTemplate {
@@ -9,6 +11,7 @@ impl WriteTemplate {
                 let conflict = self.on_conflict(conflict, given)?;
                 let mut writes = Vec::with_capacity(rows.len());
                 for row in rows {
+                    schedule::breathe();
                     let values = row
                         .iter()
                         .map(|e| given.value(e))
