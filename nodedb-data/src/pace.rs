@@ -2,15 +2,18 @@
 //!
 //! A core refills its [`Budget`] once a turn. Whoever works spends units from it, about 100 ns of
 //! CPU time each, and stops when nothing is left; the rest is done in later turns. An indivisible
-//! piece may overdraw what is left, so a piece must stay far below [`UNITS_PER_TURN`]. Because the
-//! units are counted and not measured, a turn that is too long fails in simulation too.
+//! piece may overdraw what is left, by [`OVERDRAFT_MAX`] at the most. Because the units are counted
+//! and not measured, a turn that is too long fails in simulation too.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// What a turn may spend: 500 microseconds at 100 ns a unit.
-pub const UNITS_PER_TURN: u32 = 5_000;
+/// What a turn may spend: 150 microseconds at 100 ns a unit. A request that arrives waits for the
+/// end of the turn; what is done once a turn takes a hundredth of one of this length.
+pub const UNITS_PER_TURN: u32 = 1_500;
+/// What the last piece of a turn may take beyond that, so that no turn is above a millisecond.
+pub const OVERDRAFT_MAX: u32 = 8_500;
 
 /// Finding one row and reaching into it.
 pub const ROW_READ: u32 = 3;

@@ -236,7 +236,11 @@ impl Core {
         state.budget.refill(UNITS_PER_TURN);
         let mut busy = state.io.in_flight() > 0 && state.io.poll() > 0;
         busy |= state.waiters.look();
-        busy |= self.take_requests();
+        if self.take_requests() {
+            busy = true;
+            // What was answered at once does not wait for the rest of the turn.
+            self.ring_doorbells();
+        }
         busy |= self.executor.run(&state.budget);
         busy |= state.io.in_flight() > 0 && state.io.poll() > 0;
         match state.upkeep_piece() {
@@ -288,7 +292,11 @@ impl Core {
         }
         state.emitter.ring();
         state.send_upcalls();
-        for bell in state.doorbells.borrow_mut().iter_mut() {
+        self.ring_doorbells();
+    }
+
+    fn ring_doorbells(&self) {
+        for bell in self.state.doorbells.borrow_mut().iter_mut() {
             bell.ring();
         }
     }

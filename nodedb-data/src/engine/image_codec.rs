@@ -232,7 +232,7 @@ pub mod tests {
 
     use super::*;
     use crate::engine::{Engine, Frozen, ThawPart};
-    use crate::pace::{Budget, UNITS_PER_TURN};
+    use crate::pace::{Budget, OVERDRAFT_MAX};
 
     /// An image as it lies on disk: the header, and each part's id and bytes.
     #[derive(Clone, Debug, PartialEq)]
@@ -250,7 +250,7 @@ pub mod tests {
                 waker,
             };
             let polled = step(&turn);
-            assert!(budget.overdrawn() <= UNITS_PER_TURN, "a piece is too long");
+            assert!(budget.overdrawn() <= OVERDRAFT_MAX, "a piece is too long");
             match polled {
                 Poll::Ready(value) => return value,
                 Poll::Pending => assert!(budget.is_spent(), "it stopped with units left"),

@@ -29,7 +29,7 @@ use nodedb_types::{
 
 use crate::core::{Core, CoreConfig, Covered, NodeLatch, Progress, Shared};
 use crate::io::sim::{Rng, SimDisk, TearVariant};
-use crate::pace::UNITS_PER_TURN;
+use crate::pace::OVERDRAFT_MAX;
 
 /// The columns n and t of a row.
 pub type Cells = (Option<i32>, String);
@@ -198,7 +198,7 @@ impl Node {
             }
             let overdrawn = self.cores[core].overdrawn();
             assert!(
-                overdrawn <= UNITS_PER_TURN,
+                overdrawn <= OVERDRAFT_MAX,
                 "a turn of {overdrawn} units too many"
             );
         }
