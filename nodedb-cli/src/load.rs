@@ -1,8 +1,8 @@
 //! Reading CSV, NDJSON and Parquet into rows of a collection: `ndb import` and the demo.
 //!
 //! Columns are matched by name; text is cast to the column's type. Rows go in batches of one
-//! `INSERT` each. When a row is at fault, the error names it, and all rows before it are
-//! committed.
+//! `INSERT` each; while the server works on one, the next is read. When a row is at fault, the error
+//! names it, and all rows before it are committed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -14,12 +14,15 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType as Arrow;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nodedb_client::{Client, DataType, Failure, Value};
+use nodedb_server::schedule;
 use nodedb_types::{arrow_map, text};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
+use tokio::task::JoinHandle;
 
-/// Rows of one `INSERT`; its parameters stay far below the protocol's limit.
-const BATCH_ROWS: usize = 250;
+/// Rows of one `INSERT`: more are loaded a little faster, and keep the server's other clients waiting
+/// longer. Its parameters stay far below the protocol's limit.
+const BATCH_ROWS: usize = 150;
 /// Bytes of values of one `INSERT`, about.
 const BATCH_BYTES: usize = 4 << 20;
 const PARAMETERS_MAX: usize = 30_000;
@@ -48,8 +51,16 @@ pub struct Loader<'a> {
     pending: Vec<Value>,
     pending_rows: usize,
     pending_bytes: usize,
+    under_way: Option<Batch>,
     committed: u64,
     bar: ProgressBar,
+}
+
+/// Rows that the server is writing.
+struct Batch {
+    rows: usize,
+    /// Gives the values back, with the number of rows committed.
+    answer: JoinHandle<(Vec<Value>, nodedb_client::Result<u64>)>,
 }
 
 impl<'a> Loader<'a> {
@@ -94,6 +105,7 @@ impl<'a> Loader<'a> {
             pending: Vec::new(),
             pending_rows: 0,
             pending_bytes: 0,
+            under_way: None,
             committed: 0,
             bar,
         })
@@ -105,7 +117,8 @@ impl<'a> Loader<'a> {
     }
 
     fn row_number(&self) -> u64 {
-        self.committed + self.pending_rows as u64 + 1
+        let sent = self.under_way.as_ref().map_or(0, |batch| batch.rows);
+        self.committed + (sent + self.pending_rows) as u64 + 1
     }
 
     /// Casts text to the type of the source's column `at`.
@@ -120,6 +133,7 @@ impl<'a> Loader<'a> {
 
     /// Adds a row, its values in the order of the source's columns.
     pub async fn add(&mut self, row: Vec<Value>) -> Result<()> {
+        schedule::breathe();
         self.pending_bytes += row.iter().map(weight).sum::<usize>();
         self.pending.extend(row);
         self.pending_rows += 1;
@@ -130,30 +144,56 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
+    /// Sends the rows that are pending, when those before them are committed.
     async fn flush(&mut self) -> Result<()> {
+        self.land().await?;
         let rows = std::mem::take(&mut self.pending_rows);
         let values = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
-        if rows == 0 {
-            return Ok(());
+        if rows > 0 {
+            let sql = insert(&self.collection, &self.columns, &self.chosen, rows);
+            let client = self.client.clone();
+            let answer = tokio::spawn(async move {
+                let done = client.execute(&sql, &values).await;
+                (values, done)
+            });
+            self.under_way = Some(Batch { rows, answer });
         }
-        let first = self.committed + 1;
-        if let Err(failure) = self.insert(&values, rows).await {
-            if !is_of_a_row(&failure) {
-                bail!(
-                    "rows {first} to {}: {failure}",
-                    self.committed + rows as u64
-                );
-            }
-            let failure = self.up_to_the_fault(&values, rows).await.unwrap_or(failure);
-            let detail = failure
-                .detail()
-                .map(|d| format!(": {d}"))
-                .unwrap_or_default();
-            bail!("row {}: {failure}{detail}", self.committed + 1);
-        }
-        self.bar.set_position(self.committed);
         Ok(())
+    }
+
+    /// Waits for the batch that is under way. When it fails, what was read after it is dropped.
+    async fn land(&mut self) -> Result<()> {
+        let Some(Batch { rows, answer }) = self.under_way.take() else {
+            return Ok(());
+        };
+        let (values, done) = answer.await.context("the import broke off")?;
+        let failure = match done {
+            Ok(committed) => {
+                self.committed += committed;
+                self.bar.set_position(self.committed);
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        self.pending.clear();
+        (self.pending_rows, self.pending_bytes) = (0, 0);
+        if !is_of_a_row(&failure) {
+            let (first, last) = (self.committed + 1, self.committed + rows as u64);
+            bail!("rows {first} to {last}: {failure}");
+        }
+        let failure = self.up_to_the_fault(&values, rows).await.unwrap_or(failure);
+        let detail = failure
+            .detail()
+            .map(|d| format!(": {d}"))
+            .unwrap_or_default();
+        bail!("row {}: {failure}{detail}", self.committed + 1);
+    }
+
+    /// Sends what is pending and waits for all of it.
+    async fn settle(&mut self) -> Result<()> {
+        self.flush().await?;
+        self.land().await
     }
 
     async fn insert(&mut self, values: &[Value], rows: usize) -> nodedb_client::Result<()> {
@@ -182,7 +222,7 @@ impl<'a> Loader<'a> {
 
     /// Sends what is left; gives the number of rows committed.
     pub async fn finish(mut self) -> Result<u64> {
-        self.flush().await?;
+        self.settle().await?;
         self.bar.finish_and_clear();
         Ok(self.committed)
     }
@@ -250,7 +290,7 @@ macro_rules! reporting {
     ($loader:ident, $body:block) => {{
         let outcome: Result<()> = async { $body }.await;
         // What stands before a bad row is committed all the same.
-        match $loader.flush().await.and(outcome) {
+        match $loader.settle().await.and(outcome) {
             Ok(()) => $loader.finish().await,
             Err(error) => {
                 $loader.bar.finish_and_clear();

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nodedb_client::{Client, Failure};
 use nodedb_server::config::nearest;
+use nodedb_server::schedule;
 
 use embedded::Embedded;
 use render::Format;
@@ -132,6 +133,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit> {
+    if let Some(Command::Import(Import { url: Some(_), .. })) = &cli.command {
+        // The server often shares the machine and has other clients to answer.
+        schedule::give_way();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
