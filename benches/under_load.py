@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""While 20,000 packages are loaded: the length of the cores' turns, and point selects beside it.
+"""Point selects beside bulk work: while 20,000 packages are loaded, and while they are checkpointed.
 
     python3 benches/under_load.py --ndb target/release/ndb --atlas DIR [--runs 5] [--serve-args ...]
 
 Each run times point selects of one pgbench connection alone, then the same while `ndb import`
 loads the packages into a collection with four indexes. Printed are the median 99th percentiles of
-both, the load's rate, and how many turns of the cores took how much CPU time during the loads
-(wall time beside it: the load generator shares the processors). Needs pgbench and psql.
+both, the load's rate, how many turns of the cores took how much CPU time during the loads (wall
+time beside it: the load generator shares the processors), and for how long a worker was with one
+task at a stretch.
+
+Then a node that checkpoints a core whenever it has logged 64 kB: selects alone, and while updates
+at a fixed rate keep the checkpoints of the loaded packages going. Needs pgbench and psql.
 """
 import argparse
 import glob
@@ -39,10 +43,14 @@ def pg_tool(name):
     return found
 
 
+UPDATES_PER_SECOND = 100
+UPDATE = f"\\set id random(1, {ROWS})\nUPDATE packages SET tenant_id = (:id % 7)::int WHERE id = :id;\n"
+
+
 class Server:
     def __init__(self, binary, folder, extra):
         self.process = subprocess.Popen(
-            [binary, "serve", "--data-dir", f"{folder}/data", "--pg-port", "0", "--http-port", "0",
+            [binary, "serve", "--data-dir", folder, "--pg-port", "0", "--http-port", "0",
              "--native-port", "0", *extra], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         ready = next((line for line in self.process.stdout if line.startswith("ready ")), None)
         if ready is None:
@@ -56,16 +64,37 @@ class Server:
                             "-v", "ON_ERROR_STOP=1", "-c", statement],
                            check=True, input=stdin, text=True, stdout=subprocess.DEVNULL)
 
-    def turns(self, name):
-        """Turns of all cores by class: {upper bound: count}."""
-        text = urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics").read().decode()
+    def metrics(self):
+        return urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics").read().decode()
+
+    def histogram(self, name):
+        """Counts by class, over all cores: {upper bound: count}."""
+        text = self.metrics()
         counts = {}
-        for core in set(re.findall(name + r'_bucket{core="(\d+)"', text)):
+        for label in set(re.findall(name + r'_bucket{(core="\d+",)?le', text)):
             below = 0
-            for bound, count in re.findall(name + rf'_bucket{{core="{core}",le="([^"]+)"}} (\d+)', text):
+            for bound, count in re.findall(name + rf'_bucket{{{label}le="([^"]+)"}} (\d+)', text):
                 counts[bound] = counts.get(bound, 0) + int(count) - below
                 below = int(count)
         return counts
+
+    def total(self, name):
+        """The sum of a figure over all cores."""
+        return sum(int(v) for v in re.findall(rf'^{name}{{[^}}]*}} (\d+)$', self.metrics(), re.M))
+
+    def load_payloads(self):
+        self.sql("CREATE TABLE bench (id BIGINT PRIMARY KEY, payload TEXT NOT NULL)")
+        self.sql("COPY bench FROM STDIN",
+                 stdin="".join(f"{i}\tpayload number {i} of the benchmark\n" for i in range(1, ROWS + 1)))
+
+    def load_packages(self, binary, atlas):
+        subprocess.run([binary, "import", f"{atlas}/packages.parquet", "--into", "packages",
+                        "--url", f"ndb://127.0.0.1:{self.native}"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
 
 
 def selects(server, folder, seconds=None, until=None):
@@ -93,6 +122,91 @@ def selects(server, folder, seconds=None, until=None):
     return took[int((len(took) - 1) * 0.99)] / 1e3
 
 
+def shown(histogram):
+    text = ", ".join(f"≤ {float(bound) * 1e3:g} ms: {count:,}" for bound, count in
+                     sorted(histogram.items(), key=lambda item: float(item[0])))
+    return text.replace("≤ inf ms", "> 2 ms")
+
+
+def ratio(usual, loaded):
+    return statistics.median(b / a for a, b in zip(usual, loaded))
+
+
+def during_loads(args, folder):
+    server = Server(args.ndb, f"{folder}/loads", args.serve_args.split())
+    try:
+        server.load_payloads()
+        usual, loaded, rates = [], [], []
+        names = ["ndb_turn_seconds", "ndb_turn_wall_seconds", "ndb_poll_seconds"]
+        totals = {name: {} for name in names}
+        for run in range(args.runs):
+            usual.append(selects(server, folder, seconds=4))
+            if run > 0:
+                server.sql("DROP COLLECTION packages")
+            server.sql(COLLECTION, *INDEXES)
+            before = {name: server.histogram(name) for name in names}
+
+            def load():
+                begin = time.perf_counter()
+                server.load_packages(args.ndb, args.atlas)
+                rates.append(ROWS / (time.perf_counter() - begin))
+
+            loaded.append(selects(server, folder, until=load))
+            for name in names:
+                for bound, count in server.histogram(name).items():
+                    totals[name][bound] = totals[name].get(bound, 0) + count - before[name].get(bound, 0)
+    finally:
+        server.stop()
+    print("| during the load of 20,000 packages | |")
+    print("|---|---|")
+    print(f"| rows loaded a second, median | {statistics.median(rates):,.0f} |")
+    print(f"| point select p99, alone | {statistics.median(usual):.2f} ms |")
+    print(f"| point select p99, during the load | {statistics.median(loaded):.2f} ms ({ratio(usual, loaded):.1f} ×) |")
+    for name, what in zip(names, ["turns by CPU time", "turns by wall time", "workers' polls by wall time"]):
+        print(f"| {what} | {shown(totals[name])} |")
+
+
+def during_checkpoints(args, folder):
+    server = Server(args.ndb, f"{folder}/checkpoints", ["--checkpoint-log", "64kB", *args.serve_args.split()])
+    try:
+        server.load_payloads()
+        server.sql(COLLECTION, *INDEXES)
+        server.load_packages(args.ndb, args.atlas)
+        script = f"{folder}/update.sql"
+        with open(script, "w") as f:
+            f.write(UPDATE)
+        usual, loaded, ended, written = [], [], [], []
+        for _ in range(args.runs):
+            settle(server)
+            usual.append(selects(server, folder, seconds=4))
+            before = [server.total(f"ndb_checkpoint{name}") for name in ("s_total", "_written_bytes_total")]
+
+            def update():
+                subprocess.run([pg_tool("pgbench"), "-h", "127.0.0.1", "-p", server.pg, "-U", "bench", "-n", "-M",
+                                "prepared", "-f", script, "-c", "1", "-T", "5", "-R", str(UPDATES_PER_SECOND),
+                                "nodedb"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+            loaded.append(selects(server, folder, until=update))
+            ended.append(server.total("ndb_checkpoints_total") - before[0])
+            written.append(server.total("ndb_checkpoint_written_bytes_total") - before[1])
+    finally:
+        server.stop()
+    print(f"| during checkpoints of the packages, {UPDATES_PER_SECOND} updates a second | |")
+    print("|---|---|")
+    print(f"| checkpoints of a shard in 5 s, median | {statistics.median(ended):,.0f} "
+          f"({statistics.median(written) / 2**20:.1f} MiB written) |")
+    print(f"| point select p99, alone | {statistics.median(usual):.2f} ms |")
+    print(f"| point select p99, during checkpoints | {statistics.median(loaded):.2f} ms ({ratio(usual, loaded):.1f} ×) |")
+
+
+def settle(server):
+    """Waits until no checkpoint ends any more."""
+    last = -1
+    while (now := server.total("ndb_checkpoints_total")) != last:
+        last = now
+        time.sleep(1)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--ndb", required=True)
@@ -101,45 +215,11 @@ def main():
     parser.add_argument("--serve-args", default="", help="more arguments for ndb serve")
     args = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="under-load-")
-    server = Server(args.ndb, folder, args.serve_args.split())
     try:
-        server.sql("CREATE TABLE bench (id BIGINT PRIMARY KEY, payload TEXT NOT NULL)")
-        server.sql("COPY bench FROM STDIN",
-                   stdin="".join(f"{i}\tpayload number {i} of the benchmark\n" for i in range(1, ROWS + 1)))
-        usual, loaded, rates = [], [], []
-        names = ["ndb_turn_seconds", "ndb_turn_wall_seconds"]
-        totals = {name: {} for name in names}
-        for run in range(args.runs):
-            usual.append(selects(server, folder, seconds=4))
-            if run > 0:
-                server.sql("DROP COLLECTION packages")
-            server.sql(COLLECTION, *INDEXES)
-            before = {name: server.turns(name) for name in names}
-
-            def load():
-                begin = time.perf_counter()
-                subprocess.run([args.ndb, "import", f"{args.atlas}/packages.parquet", "--into", "packages",
-                                "--url", f"ndb://127.0.0.1:{server.native}"],
-                               check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                rates.append(20_000 / (time.perf_counter() - begin))
-
-            loaded.append(selects(server, folder, until=load))
-            for name in names:
-                for bound, count in server.turns(name).items():
-                    totals[name][bound] = totals[name].get(bound, 0) + count - before[name].get(bound, 0)
-        print("| during the load of 20,000 packages | |")
-        print("|---|---|")
-        print(f"| rows loaded a second, median | {statistics.median(rates):,.0f} |")
-        print(f"| point select p99, alone | {statistics.median(usual):.2f} ms |")
-        ratio = statistics.median(b / a for a, b in zip(usual, loaded))
-        print(f"| point select p99, during the load | {statistics.median(loaded):.2f} ms ({ratio:.1f} ×) |")
-        for name, what in zip(names, ["CPU", "wall"]):
-            shown = ", ".join(f"≤ {float(bound) * 1e3:g} ms: {count:,}" for bound, count in
-                              sorted(totals[name].items(), key=lambda item: float(item[0])))
-            print(f"| turns by {what} time | {shown.replace('≤ inf ms', '> 2 ms')} |")
+        during_loads(args, folder)
+        print()
+        during_checkpoints(args, folder)
     finally:
-        server.process.terminate()
-        server.process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
