@@ -1,5 +1,6 @@
 //! Requests: what a control worker puts into a core's ring.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use nodedb_types::{
@@ -130,6 +131,9 @@ pub struct CoreReport {
     /// Collections that the core's shards know, with their schema.
     pub collections: Vec<Arc<Collection>>,
     pub indexes: Vec<Arc<Index>>,
+    /// What bytes of log the core's shards keep for the streams of a user collection, `None` where
+    /// they emit nothing; one entry when they agree.
+    pub emitting: Vec<(CollectionId, Option<NonZeroU64>)>,
     /// Extents leased so far; complete on the core of shard 0 only.
     pub leases: Vec<Extent>,
     /// Live rows of user collections.

@@ -58,6 +58,55 @@ pub trait VirtualTable: Send + Sync {
 pub struct ResultColumn {
     pub name: String,
     pub data_type: DataType,
+    /// What a client of PostgreSQL's protocol is told that it is, if not that.
+    pub shown_as: Option<CatalogType>,
+}
+
+/// A type of PostgreSQL's catalog. It is computed with as another, but drivers that look up types
+/// insist on its OID and its binary form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CatalogType {
+    /// Four bytes without a sign; computed with as bigint.
+    Oid,
+    /// `"char"`, one byte; computed with as text.
+    Char,
+    /// An identifier; computed with as text.
+    Name,
+}
+
+impl CatalogType {
+    pub fn from_oid(oid: u32) -> Option<CatalogType> {
+        Some(match oid {
+            18 => CatalogType::Char,
+            19 => CatalogType::Name,
+            26 => CatalogType::Oid,
+            _ => return None,
+        })
+    }
+
+    pub fn oid(self) -> u32 {
+        match self {
+            CatalogType::Char => 18,
+            CatalogType::Name => 19,
+            CatalogType::Oid => 26,
+        }
+    }
+
+    /// Bytes that a value takes, as `pg_type` says.
+    pub fn typlen(self) -> i16 {
+        match self {
+            CatalogType::Char => 1,
+            CatalogType::Name => 64,
+            CatalogType::Oid => 4,
+        }
+    }
+
+    pub fn computed_as(self) -> DataType {
+        match self {
+            CatalogType::Oid => DataType::Int8,
+            CatalogType::Char | CatalogType::Name => DataType::Text(None),
+        }
+    }
 }
 
 /// What SQL can ask about the session it runs in.

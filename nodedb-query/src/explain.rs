@@ -197,7 +197,14 @@ impl Lines<'_> {
         let mut below = depth + 1;
         match rel {
             Rel::Scan(scan) => {
-                self.node(depth, format!("Leaf on {}", scan.collection.name));
+                let own = &scan.collection.name;
+                self.node(
+                    depth,
+                    match scan.name == *own {
+                        true => format!("Leaf on {own}"),
+                        false => format!("Leaf on {own} {}", scan.name),
+                    },
+                );
                 let mut runs: Vec<&LeafRun> = self
                     .analyzed
                     .iter()
@@ -249,6 +256,7 @@ impl Lines<'_> {
             }
             Rel::Recursive { name, .. } => self.node(depth, format!("Recursive {name}")),
             Rel::Working { name, .. } => self.node(depth, format!("Working Table {name}")),
+            Rel::Expand { .. } => self.node(depth, "ProjectSet".to_owned()),
             Rel::Series { .. } => self.node(depth, "Function generate_series".to_owned()),
         }
         for input in rel.inputs() {
@@ -262,13 +270,10 @@ fn names_of(rel: &Rel, names: &mut Vec<(ColumnId, String)>) {
     match rel {
         Rel::Scan(scan) => {
             let own = scan.columns.iter().zip(&scan.collection.columns);
-            names.extend(own.map(|(id, c)| (*id, format!("{}.{}", scan.collection.name, c.name))));
+            names.extend(own.map(|(id, c)| (*id, format!("{}.{}", scan.name, c.name))));
             names.extend(scan.extras.iter().map(|e| {
                 let shown = e.query.display(&|id| format!("{id:?}"));
-                (
-                    e.column,
-                    format!("{}({}, {shown})", e.name, scan.collection.name),
-                )
+                (e.column, format!("{}({}, {shown})", e.name, scan.name))
             }));
         }
         Rel::Virtual { table, columns } => {

@@ -11,6 +11,7 @@ use nodedb_types::{Collection, DataType, Index, Value};
 
 use crate::catalog::VirtualTable;
 use crate::expr::{CompareOp, Expr};
+use crate::function::set::SetFunction;
 
 pub(crate) use crate::expr::ColumnId;
 
@@ -89,6 +90,12 @@ pub(crate) enum Rel {
         name: String,
         columns: Vec<(ColumnId, DataType)>,
     },
+    /// Every row of the input once for each value of its functions that give rows; where one gives
+    /// fewer values than another it is NULL.
+    Expand {
+        input: Box<Rel>,
+        calls: Vec<(ColumnId, SetCall)>,
+    },
     /// `generate_series(start, stop, step)`.
     Series {
         column: ColumnId,
@@ -101,6 +108,8 @@ pub(crate) enum Rel {
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
     pub id: u32,
+    /// What the statement calls it.
+    pub name: String,
     pub collection: Arc<Collection>,
     /// Public indexes.
     pub indexes: Arc<[Arc<Index>]>,
@@ -181,7 +190,10 @@ pub(crate) enum AggregateKind {
     Max,
     BoolAnd,
     BoolOr,
+    /// Of text, or of bytes.
     StringAgg,
+    JsonbAgg,
+    JsonbObjectAgg,
     StddevSample,
     StddevPopulation,
     VarianceSample,
@@ -252,6 +264,21 @@ pub(crate) enum FrameBound {
     Following(Option<Value>),
 }
 
+/// A call of a function that gives a row per value.
+#[derive(Clone, Debug)]
+pub(crate) struct SetCall {
+    pub kind: SetCallKind,
+    pub arguments: Vec<Expr>,
+    pub returns: DataType,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SetCallKind {
+    /// `generate_series(start, stop, step)`.
+    Series,
+    Function(&'static SetFunction),
+}
+
 /// A query used as a value.
 #[derive(Clone)]
 pub(crate) struct Subquery {
@@ -306,6 +333,7 @@ impl Rel {
             | Rel::Project { input, .. }
             | Rel::Aggregate { input, .. }
             | Rel::Window { input, .. }
+            | Rel::Expand { input, .. }
             | Rel::Sort { input, .. }
             | Rel::Limit { input, .. }
             | Rel::Distinct { input, .. } => vec![input],
@@ -327,6 +355,7 @@ impl Rel {
             | Rel::Project { input, .. }
             | Rel::Aggregate { input, .. }
             | Rel::Window { input, .. }
+            | Rel::Expand { input, .. }
             | Rel::Sort { input, .. }
             | Rel::Limit { input, .. }
             | Rel::Distinct { input, .. } => vec![input],
@@ -372,6 +401,10 @@ impl Rel {
                         .chain(&mut w.partition)
                         .chain(keys(&mut w.order))
                 })
+                .collect(),
+            Rel::Expand { calls, .. } => calls
+                .iter_mut()
+                .flat_map(|(_, c)| &mut c.arguments)
                 .collect(),
             Rel::Sort { keys: order, .. } => keys(order).collect(),
             Rel::Limit { limit, offset, .. } => limit.iter_mut().chain(offset).collect(),
@@ -440,6 +473,11 @@ impl Rel {
             Rel::Window { input, calls } => {
                 let mut all = input.columns();
                 all.extend(calls.iter().map(|(id, w)| (*id, w.returns)));
+                all
+            }
+            Rel::Expand { input, calls } => {
+                let mut all = input.columns();
+                all.extend(calls.iter().map(|(id, c)| (*id, c.returns)));
                 all
             }
             Rel::Series {

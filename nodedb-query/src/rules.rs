@@ -7,6 +7,7 @@
 //! ordered index. What does not fit goes to the relational executor, whose leaves are made here too
 //! ([`leaf`]).
 
+pub(crate) mod dependent;
 mod key_read;
 mod leaf;
 mod quantified;
@@ -43,6 +44,7 @@ pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     {
         return Ok(plan);
     }
+    dependent::rewrite_joins(&mut query.rel)?;
     quantified::rewrite_quantified(&mut query.rel);
     scalar::rewrite_scalars(&mut query.rel);
     Ok(Plan::Relational(RelationalPlan::new(

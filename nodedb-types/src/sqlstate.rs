@@ -33,6 +33,7 @@ states! {
     DataException = "22000", "a value does not fit, such as a vector of another dimension";
     StringTooLong = "22001", "a string is longer than its type allows";
     NumericOutOfRange = "22003", "a number is out of its type's range";
+    NullValueNotAllowed = "22004", "a NULL where a value is needed";
     DatetimeFormat = "22007", "not a date or time";
     DatetimeOverflow = "22008", "a date or time is out of range";
     InvalidTimeZoneDisplacement = "22009", "a time zone's offset is out of range";
@@ -42,6 +43,7 @@ states! {
     InvalidNtileArgument = "22014", "ntile of no group";
     IntervalFieldOverflow = "22015", "an interval is out of range";
     InvalidNthValueArgument = "22016", "nth_value counts from 1";
+    InvalidUseOfEscape = "2200C", "an escape character where it means nothing";
     InvalidEscape = "22025", "an invalid escape sequence";
     CharacterNotInRepertoire = "22021", "bytes that are not UTF-8, or a NUL in text";
     InvalidParameterValue = "22023", "an option or argument is unknown or out of range";
@@ -95,6 +97,8 @@ states! {
     ProgramLimitExceeded = "54000", "the statement exceeds a limit";
     StatementTooComplex = "54001", "the statement is nested too deeply or has too many terms";
     TooManyColumns = "54011", "too many columns";
+    TooManyArguments = "54023", "too many arguments of a function";
+    DependentObjectsStillExist = "2BP01", "other objects depend on the object";
     ObjectNotInPrerequisiteState = "55000", "not possible in the object's present state";
     ObjectInUse = "55006", "the object is in use";
     QueryCanceled = "57014", "cancelled, or out of time";

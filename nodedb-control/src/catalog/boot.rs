@@ -5,11 +5,13 @@
 //! that is left from a schema change without its commit point and is dropped.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 
 use nodedb_bridge::plan::SchemaStep;
 use nodedb_bridge::request::{CoreReport, Op};
 use nodedb_types::{CollectionId, CoreId, Failure, IndexId, Result, SqlState, Value};
 
+use super::change::emit_step;
 use super::snapshot::Snapshot;
 use super::{store, system};
 use crate::node::Worker;
@@ -20,6 +22,7 @@ pub async fn boot(worker: &Worker) -> Result<()> {
     make_system_collections(worker, &reports).await?;
     let catalog = read(worker).await?;
     drop_orphans(worker, &reports, &catalog).await?;
+    settle_streams(worker, &reports, &catalog).await?;
     worker.node.catalog.publish(catalog);
     Ok(())
 }
@@ -112,6 +115,27 @@ async fn drop_orphans(worker: &Worker, reports: &[CoreReport], catalog: &Snapsho
                         collection.name
                     ),
                 ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Streams are told to the cores before they have their row, and their row goes before the cores
+/// are told, so a start may find a core that emits for no stream, or for one that is gone.
+async fn settle_streams(worker: &Worker, reports: &[CoreReport], catalog: &Snapshot) -> Result<()> {
+    for (core, report) in reports.iter().enumerate() {
+        for collection in catalog.all_collections() {
+            let streams = catalog.streams_of(collection.id);
+            let wanted = streams.map(|s| s.retention_bytes).max();
+            let mut emitting = report
+                .emitting
+                .iter()
+                .filter(|(id, _)| *id == collection.id);
+            let is_settled = emitting.all(|(_, bytes)| bytes.map(NonZeroU64::get) == wanted);
+            if !is_settled {
+                let settle = emit_step(collection.id, wanted);
+                step(worker, CoreId(core as u16), settle).await?;
             }
         }
     }

@@ -147,7 +147,7 @@ pub async fn drop_collection(
         && !cascade
     {
         return Err(Failure::new(
-            SqlState::ObjectNotInPrerequisiteState,
+            SqlState::DependentObjectsStillExist,
             format!("cannot drop table {name} because other objects depend on it"),
         )
         .with_detail(format!(
@@ -303,7 +303,11 @@ pub async fn create_stream(
         created: worker.node.clock.next(),
         retention_bytes,
     };
-    store::put(worker, system::STREAMS, system::stream_row(&stream)).await?;
+    if let Err(failure) = store::put(worker, system::STREAMS, system::stream_row(&stream)).await {
+        let others = now.streams_of(collection.id).map(|s| s.retention_bytes);
+        sweep(worker, emit_step(collection.id, others.max())).await;
+        return Err(failure);
+    }
     publish(worker, now.with_stream(Arc::new(stream)));
     Ok(Outcome::Done)
 }
@@ -325,7 +329,7 @@ pub async fn drop_stream(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Re
 }
 
 /// Tells the cores how much of the log the streams of a collection keep; `None`: it has none.
-fn emit_step(collection: CollectionId, retention_bytes: Option<u64>) -> SchemaStep {
+pub(super) fn emit_step(collection: CollectionId, retention_bytes: Option<u64>) -> SchemaStep {
     SchemaStep::SetEmit {
         collection,
         retention_bytes: retention_bytes.and_then(NonZeroU64::new),

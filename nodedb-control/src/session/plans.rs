@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nodedb_query::Bound;
-use nodedb_query::catalog::ResultColumn;
+use nodedb_query::catalog::{CatalogType, ResultColumn};
 use nodedb_types::DataType;
 use nodedb_types::limits::PLAN_CACHE_ENTRIES;
 
@@ -43,6 +43,16 @@ impl Prepared {
     /// message.
     pub fn writes(&self) -> bool {
         self.parsed.statement.writes()
+    }
+
+    /// What clients see a parameter as, if not as its own type.
+    pub fn parameter_shown(&self, at: usize) -> Option<CatalogType> {
+        match &self.kind {
+            Kind::Bound(bound) | Kind::Explain { bound, .. } => {
+                bound.parameters_shown().get(at).copied().flatten()
+            }
+            Kind::Utility => None,
+        }
     }
 }
 

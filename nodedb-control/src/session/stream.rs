@@ -23,6 +23,7 @@ pub fn columns() -> Arc<[ResultColumn]> {
         .map(|(name, data_type)| ResultColumn {
             name: (*name).to_owned(),
             data_type: *data_type,
+            shown_as: None,
         })
         .collect()
 }

@@ -55,6 +55,7 @@ fn columns(list: &[(&str, DataType)]) -> Arc<[ResultColumn]> {
         .map(|(name, data_type)| ResultColumn {
             name: (*name).to_owned(),
             data_type: *data_type,
+            shown_as: None,
         })
         .collect()
 }

@@ -33,6 +33,7 @@ mod tests;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ use nodedb_bridge::reply::Frame;
 use nodedb_bridge::request::{CoreReport, LeafReport, MemoryReport, Op, Request};
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::CoreEnds;
-use nodedb_types::{Failure, Result};
+use nodedb_types::{CollectionId, Failure, Result};
 
 pub use config::{CoreConfig, Faults};
 pub use covered::Covered;
@@ -401,6 +402,7 @@ fn report(state: &State, turns: Turns) -> CoreReport {
         events_left_to_log: state.emitter.left_to_log(),
         collections: state.catalog.borrow().values().cloned().collect(),
         indexes: state.known_indexes(),
+        emitting: emitting(state),
         leases: state.leases.borrow().all().to_vec(),
         rows: tables.filter(|t| !t.id.is_system()).map(|t| t.rows()).sum(),
         turns_cpu: turns.cpu,
@@ -422,6 +424,18 @@ fn leaves(residency: &Residency) -> LeafReport {
         read: stats.read,
         evicted: stats.evicted,
     }
+}
+
+/// What the shards keep for streams, each difference once.
+fn emitting(state: &State) -> Vec<(CollectionId, Option<NonZeroU64>)> {
+    let tables = state.shards.values().flat_map(|s| s.tables());
+    let mut all: Vec<_> = tables
+        .filter(|t| !t.id.is_system())
+        .map(|t| (t.id, t.emit.get()))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn memory(state: &State) -> MemoryReport {

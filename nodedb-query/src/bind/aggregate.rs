@@ -4,10 +4,11 @@
 //! the grouping on the way. Then what equals a grouping key is replaced by the key's column, and any
 //! column of the input that is left over is an error (42803).
 
-use nodedb_types::{DataType, Failure, Result, SqlState};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, Spanned};
+use sqlparser::tokenizer::Span;
 
-use super::name::fold_case;
+use super::name::{fold_case, schema_and_name};
 use super::select::{ordinal, sort_key};
 use super::{Binder, type_of};
 use crate::expr::Expr;
@@ -19,6 +20,8 @@ use crate::rel::{AggregateCall, AggregateKind, ColumnId, Rel, Scan};
 #[derive(Default, Clone)]
 pub(super) struct Grouping {
     pub calls: Vec<(ColumnId, AggregateCall)>,
+    /// What `GROUPING()` asks about, with the column that stands for the call until then.
+    pub asked: Vec<(ColumnId, Vec<Expr>)>,
 }
 
 /// The keys of a GROUP BY.
@@ -26,6 +29,8 @@ pub(super) struct Grouping {
 pub(super) struct Keys {
     pub keys: Vec<Expr>,
     pub sets: Option<Vec<Vec<usize>>>,
+    /// Keys that are marks of others, and the column of each.
+    marks: Vec<(usize, ColumnId)>,
 }
 
 /// The aggregate of a name.
@@ -39,6 +44,8 @@ pub(super) fn kind(name: &str) -> Option<AggregateKind> {
         "bool_and" | "every" => AggregateKind::BoolAnd,
         "bool_or" => AggregateKind::BoolOr,
         "string_agg" => AggregateKind::StringAgg,
+        "jsonb_agg" => AggregateKind::JsonbAgg,
+        "jsonb_object_agg" => AggregateKind::JsonbObjectAgg,
         "stddev" | "stddev_samp" => AggregateKind::StddevSample,
         "stddev_pop" => AggregateKind::StddevPopulation,
         "variance" | "var_samp" => AggregateKind::VarianceSample,
@@ -48,6 +55,82 @@ pub(super) fn kind(name: &str) -> Option<AggregateKind> {
         "bit_xor" => AggregateKind::BitXor,
         _ => return None,
     })
+}
+
+/// Most arguments of `GROUPING()`: its bits fit an integer.
+const GROUPING_ARGUMENTS_MAX: usize = 31;
+
+/// Most elements of a CUBE, which stands for two to that power of grouping sets.
+const CUBE_ELEMENTS_MAX: usize = 12;
+
+/// An aggregate whose arguments name columns of a query around it and none of its own is that
+/// query's.
+fn belongs_outside(call: &AggregateCall) -> bool {
+    let (mut own, mut outside) = (false, false);
+    for e in &call.arguments {
+        e.visit(&mut |part| match part {
+            Expr::Column { outer, .. } => {
+                own |= !outer;
+                outside |= outer;
+            }
+            Expr::Subquery(subquery) => own |= !subquery.rel.outer_columns().is_empty(),
+            _ => {}
+        });
+    }
+    outside && !own
+}
+
+fn parts_of(list: &[Vec<ast::Expr>]) -> Vec<Vec<&ast::Expr>> {
+    list.iter().map(|part| part.iter().collect()).collect()
+}
+
+fn rollup<'e>(parts: &[Vec<&'e ast::Expr>]) -> Vec<Vec<&'e ast::Expr>> {
+    (0..=parts.len())
+        .rev()
+        .map(|n| parts[..n].iter().flatten().copied().collect())
+        .collect()
+}
+
+fn cube<'e>(parts: &[Vec<&'e ast::Expr>]) -> Result<Vec<Vec<&'e ast::Expr>>> {
+    if parts.len() > CUBE_ELEMENTS_MAX {
+        return Err(Failure::new(
+            SqlState::TooManyColumns,
+            "CUBE is limited to 12 elements",
+        ));
+    }
+    let sets = (0..1usize << parts.len()).rev().map(|mask| {
+        let chosen = |i: &usize| mask >> (parts.len() - 1 - i) & 1 == 1;
+        (0..parts.len())
+            .filter(chosen)
+            .flat_map(|i| parts[i].iter().copied())
+            .collect()
+    });
+    Ok(sets.collect())
+}
+
+/// An element of GROUPING SETS: a set, or a ROLLUP or CUBE, which the parser takes for a call.
+fn nested_sets(set: &[ast::Expr]) -> Result<Vec<Vec<&ast::Expr>>> {
+    if let [ast::Expr::Function(call)] = set
+        && let ast::FunctionArguments::List(list) = &call.args
+        && let Ok((None, name, _)) = schema_and_name(&call.name)
+        && matches!(name.as_str(), "rollup" | "cube")
+    {
+        let mut parts: Vec<Vec<&ast::Expr>> = Vec::new();
+        for argument in &list.args {
+            match argument {
+                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Tuple(items))) => {
+                    parts.push(items.iter().collect());
+                }
+                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) => parts.push(vec![e]),
+                _ => return Err(Failure::unsupported("this form of GROUP BY")),
+            }
+        }
+        return match name.as_str() {
+            "rollup" => Ok(rollup(&parts)),
+            _ => cube(&parts),
+        };
+    }
+    Ok(vec![set.iter().collect()])
 }
 
 impl Binder<'_> {
@@ -75,33 +158,19 @@ impl Binder<'_> {
             let choices: Vec<Vec<&ast::Expr>> = match item {
                 ast::Expr::GroupingSets(list) => {
                     plain_group = false;
-                    list.iter().map(|set| set.iter().collect()).collect()
+                    let mut choices = Vec::new();
+                    for set in list {
+                        choices.extend(nested_sets(set)?);
+                    }
+                    choices
                 }
                 ast::Expr::Rollup(list) => {
                     plain_group = false;
-                    (0..=list.len())
-                        .rev()
-                        .map(|n| list[..n].iter().flatten().collect())
-                        .collect()
+                    rollup(&parts_of(list))
                 }
                 ast::Expr::Cube(list) => {
                     plain_group = false;
-                    if list.len() > 12 {
-                        return Err(Failure::new(
-                            SqlState::TooManyColumns,
-                            "CUBE is limited to 12 elements",
-                        ));
-                    }
-                    (0..1usize << list.len())
-                        .rev()
-                        .map(|mask| {
-                            let chosen = |i: &usize| mask >> (list.len() - 1 - i) & 1 == 1;
-                            (0..list.len())
-                                .filter(chosen)
-                                .flat_map(|i| &list[i])
-                                .collect()
-                        })
-                        .collect()
+                    cube(&parts_of(list))?
                 }
                 ast::Expr::Tuple(items) => vec![items.iter().collect()],
                 e => vec![vec![e]],
@@ -181,6 +250,34 @@ impl Binder<'_> {
         })
     }
 
+    /// `GROUPING(keys)`: a bit per key, set where the row's grouping set leaves the key out.
+    pub(super) fn grouping_call(&mut self, call: &ast::Function) -> Result<Expr> {
+        let span = call.name.span();
+        let Some(grouping) = self.grouping.take() else {
+            let failure = Failure::new(
+                SqlState::GroupingError,
+                "grouping operations are not allowed here",
+            );
+            return Err(self.at(failure, span));
+        };
+        let arguments = self
+            .plain_arguments(call)
+            .and_then(|list| list.into_iter().map(|e| self.typed(e)).collect());
+        self.grouping = Some(grouping);
+        let arguments: Vec<Expr> = arguments?;
+        if arguments.len() > GROUPING_ARGUMENTS_MAX {
+            let failure = Failure::new(
+                SqlState::TooManyArguments,
+                "GROUPING must have fewer than 32 arguments",
+            );
+            return Err(self.at(failure, span));
+        }
+        let id = self.column_id();
+        let grouping = self.grouping.get_or_insert_with(Grouping::default);
+        grouping.asked.push((id, arguments));
+        Ok(Expr::column(id, DataType::Int4))
+    }
+
     pub(super) fn aggregate_call(&mut self, name: &str, call: &ast::Function) -> Result<Expr> {
         let span = call.name.span();
         let Some(grouping) = self.grouping.take() else {
@@ -195,6 +292,10 @@ impl Binder<'_> {
         self.windows = windows;
         self.grouping = Some(grouping);
         let bound = bound.map_err(|f| self.at(f, span))?;
+        if belongs_outside(&bound) {
+            let failure = Failure::unsupported("an aggregate of a query around this one");
+            return Err(self.at(failure, span));
+        }
         let returns = bound.returns;
         let shown = format!("{bound:?}");
         let id = self.column_id();
@@ -296,10 +397,9 @@ impl Binder<'_> {
                 _ => Err(none()),
             };
         }
-        let expected = if kind == AggregateKind::StringAgg {
-            2
-        } else {
-            1
+        let expected = match kind {
+            AggregateKind::StringAgg | AggregateKind::JsonbObjectAgg => 2,
+            _ => 1,
         };
         if arguments.len() != expected {
             return Err(none());
@@ -369,12 +469,35 @@ impl Binder<'_> {
                 _ => return Err(none()),
             },
             AggregateKind::StringAgg => {
-                let text =
-                    |t: &Option<DataType>| t.is_none_or(|t| plain(t) == DataType::Text(None));
-                if !types.iter().all(text) {
-                    return Err(none());
+                let all =
+                    |wanted: DataType| types.iter().all(|t| t.is_none_or(|t| plain(t) == wanted));
+                match (all(DataType::Text(None)), all(DataType::Bytea)) {
+                    (true, _) => (DataType::Text(None), DataType::Text(None)),
+                    (false, true) => (DataType::Bytea, DataType::Bytea),
+                    (false, false) => return Err(none()),
                 }
-                (DataType::Text(None), DataType::Text(None))
+            }
+            AggregateKind::JsonbAgg => {
+                let own = given.unwrap_or(DataType::Text(None));
+                (own, DataType::Jsonb)
+            }
+            AggregateKind::JsonbObjectAgg => {
+                let [key, value] = &types[..] else {
+                    return Err(none());
+                };
+                let value = value.unwrap_or(DataType::Text(None));
+                if key.is_some_and(|t| plain(t) == DataType::Jsonb) {
+                    return Err(Failure::new(
+                        SqlState::InvalidParameterValue,
+                        "key value must be scalar, not array, composite, or json",
+                    ));
+                }
+                let mut arguments = arguments.into_iter();
+                let (Some(key), Some(e)) = (arguments.next(), arguments.next()) else {
+                    return Err(none());
+                };
+                let key = self.convert(key, DataType::Text(None), true)?;
+                return Ok((vec![key, self.coerce(e, value)?], DataType::Jsonb));
             }
         };
         let arguments = arguments
@@ -388,14 +511,17 @@ impl Binder<'_> {
     pub(super) fn aggregate(
         &mut self,
         input: Rel,
-        keys: Keys,
+        mut keys: Keys,
         grouping: Grouping,
         above: Vec<&mut Expr>,
         windows: &[ColumnId],
     ) -> Result<Rel> {
+        let asked = self.grouping_bits(&mut keys, &grouping.asked)?;
         let mut named: Vec<(ColumnId, Expr)> = Vec::new();
-        for key in keys.keys {
+        for (position, key) in keys.keys.into_iter().enumerate() {
+            let mark = keys.marks.iter().find(|(p, _)| *p == position);
             let id = match &key {
+                _ if let Some((_, mark)) = mark => *mark,
                 Expr::Column {
                     id, outer: false, ..
                 } => *id,
@@ -413,8 +539,14 @@ impl Binder<'_> {
         for e in above {
             let taken = std::mem::replace(e, Expr::bool(true));
             *e = taken.replace(&|part| {
-                if matches!(part, Expr::Constant(..)) {
-                    return None;
+                match part {
+                    Expr::Constant(..) => return None,
+                    Expr::Column { id, .. } => {
+                        if let Some((_, bits)) = asked.iter().find(|(call, _)| call == id) {
+                            return Some(bits.clone());
+                        }
+                    }
+                    _ => {}
                 }
                 let text = format!("{part:?}");
                 shown
@@ -450,6 +582,63 @@ impl Binder<'_> {
             sets: keys.sets,
             aggregates: grouping.calls,
         })
+    }
+
+    /// What each `GROUPING()` is in terms of marks: a mark is a key of its own that is set in the
+    /// grouping sets of the key it stands for, so NULL tells that a row's set is without it.
+    fn grouping_bits(
+        &mut self,
+        keys: &mut Keys,
+        asked: &[(ColumnId, Vec<Expr>)],
+    ) -> Result<Vec<(ColumnId, Expr)>> {
+        let int = |n: i32| Expr::Constant(Value::Int4(n), DataType::Int4);
+        let mut marks: Vec<(usize, ColumnId)> = Vec::new();
+        let mut all = Vec::new();
+        for (call, arguments) in asked {
+            let mut sum = int(0);
+            for (bit, argument) in arguments.iter().rev().enumerate() {
+                let shown = format!("{argument:?}");
+                let known = keys.keys.iter().position(|k| format!("{k:?}") == shown);
+                let key = known.ok_or_else(|| {
+                    Failure::new(
+                        SqlState::GroupingError,
+                        "arguments to GROUPING must be grouping expressions of the associated query level",
+                    )
+                })?;
+                if keys.sets.is_none() {
+                    continue;
+                }
+                let mark = match marks.iter().find(|(k, _)| *k == key) {
+                    Some((_, mark)) => *mark,
+                    None => {
+                        let mark = self.column_id();
+                        marks.push((key, mark));
+                        mark
+                    }
+                };
+                let missing = Expr::Case {
+                    branches: vec![(
+                        Expr::IsNull(Box::new(Expr::column(mark, DataType::Int4))),
+                        int(1 << bit),
+                    )],
+                    otherwise: Box::new(int(0)),
+                    data_type: DataType::Int4,
+                };
+                sum = self.call("+", vec![sum, missing], Span::empty())?;
+            }
+            all.push((*call, sum));
+        }
+        for (key, mark) in marks {
+            let position = keys.keys.len();
+            keys.keys.push(int(1));
+            keys.marks.push((position, mark));
+            for set in keys.sets.iter_mut().flatten() {
+                if set.contains(&key) {
+                    set.push(position);
+                }
+            }
+        }
+        Ok(all)
     }
 
     fn depends_on_key(&self, id: ColumnId, grouped: &[ColumnId]) -> bool {

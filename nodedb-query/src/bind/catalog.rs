@@ -8,6 +8,7 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast;
 
 use super::{Binder, type_of};
+use crate::catalog::CatalogType;
 use crate::catalog_tables as tables;
 use crate::expr::{CompareOp, Expr, Unknown};
 
@@ -133,6 +134,7 @@ impl Binder<'_> {
             "regclass" => self.lookup_name(e, true),
             "oid" => {
                 let bound = self.expr(e)?;
+                self.show_parameter(&bound, Some(CatalogType::Oid));
                 self.convert(bound, DataType::Int8, true)
             }
             "regtype" => {

@@ -125,7 +125,12 @@ impl Binder<'_> {
                 pattern,
                 escape_char,
             } => self.like("~~*", *negated, *any, expr, pattern, escape_char.as_ref()),
-            E::SimilarTo { .. } => Err(Failure::unsupported("SIMILAR TO")),
+            E::SimilarTo {
+                negated,
+                expr,
+                pattern,
+                escape_char,
+            } => self.similar_to(*negated, expr, pattern, escape_char.as_ref()),
             E::AnyOp {
                 left,
                 compare_op,

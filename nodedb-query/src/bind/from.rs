@@ -33,6 +33,13 @@ pub(super) enum CteBody {
 impl Binder<'_> {
     /// Binds a FROM list; its columns come into the innermost scope.
     pub(super) fn from(&mut self, items: &[ast::TableWithJoins]) -> Result<Option<Rel>> {
+        let around = std::mem::replace(&mut self.from_start, self.scopes.len().saturating_sub(1));
+        let bound = self.items_in_from(items);
+        self.from_start = around;
+        bound
+    }
+
+    fn items_in_from(&mut self, items: &[ast::TableWithJoins]) -> Result<Option<Rel>> {
         let mut all: Option<Rel> = None;
         for item in items {
             let (rel, scope) = self.joined(item)?;
@@ -70,7 +77,7 @@ impl Binder<'_> {
         Ok(())
     }
 
-    fn joined(&mut self, item: &ast::TableWithJoins) -> Result<(Rel, Scope)> {
+    pub(super) fn joined(&mut self, item: &ast::TableWithJoins) -> Result<(Rel, Scope)> {
         let (mut rel, mut scope) = self.factor(&item.relation)?;
         for join in &item.joins {
             (rel, scope) = self.join(rel, scope, join)?;
@@ -88,7 +95,14 @@ impl Binder<'_> {
             J::CrossJoin(_) => (JoinKind::Inner, &ast::JoinConstraint::None),
             other => return Err(Failure::unsupported(format!("the join {other:?}"))),
         };
-        let (right, right_scope) = self.factor(&join.relation)?;
+        // What is on the left of a join is in sight of what is LATERAL on its right.
+        self.scopes.push(left_scope.clone());
+        let right = self.factor(&join.relation);
+        self.scopes.pop();
+        let (right, right_scope) = right?;
+        if matches!(kind, JoinKind::Right | JoinKind::Full) {
+            refuse_dependent(&left_scope, &right)?;
+        }
         let using = match constraint {
             ast::JoinConstraint::Using(names) => Some(
                 names
@@ -237,12 +251,15 @@ impl Binder<'_> {
                 ..
             } => self.table_function(name, args, alias.as_ref())?,
             F::Derived {
-                lateral: false,
+                lateral,
                 subquery,
                 alias,
                 sample: None,
             } => {
-                let query = self.isolated(|b| b.query(subquery))?;
+                let query = match lateral {
+                    true => self.inner(subquery)?,
+                    false => self.isolated(|b| b.query(subquery))?,
+                };
                 let columns = query
                     .columns
                     .iter()
@@ -255,7 +272,6 @@ impl Binder<'_> {
                 let relation = named(String::new(), columns, alias.as_ref())?;
                 (query.rel, relation)
             }
-            F::Derived { lateral: true, .. } => return Err(Failure::unsupported("LATERAL")),
             F::NestedJoin {
                 table_with_joins,
                 alias: None,
@@ -273,13 +289,15 @@ impl Binder<'_> {
 
     /// A query that sees only the queries around this one, not its neighbours in FROM.
     fn isolated<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        let current = self.scopes.pop();
+        let hidden = self
+            .scopes
+            .split_off(self.from_start.min(self.scopes.len()));
         let grouping = self.grouping.take();
         let windows = self.windows.take();
         let result = f(self);
         self.grouping = grouping;
         self.windows = windows;
-        self.scopes.extend(current);
+        self.scopes.extend(hidden);
         result
     }
 
@@ -311,6 +329,11 @@ impl Binder<'_> {
                 })
                 .collect();
             self.relation_id()?;
+            for (own, c) in columns.iter().zip(found.table.columns()) {
+                if let Some(shown) = c.shown_as {
+                    self.catalog_types.insert(own.id, shown);
+                }
+            }
             let rel = Rel::Virtual {
                 table: found,
                 columns: columns.iter().map(|c| c.id).collect(),
@@ -382,8 +405,10 @@ impl Binder<'_> {
                 data_type: c.data_type,
             })
             .collect();
+        let name = alias.map_or_else(|| collection.name.clone(), |a| fold_case(&a.name));
         let scan = Scan {
             id: self.relation_id()?,
+            name,
             columns: columns.iter().map(|c| c.id).collect(),
             identity: std::array::from_fn(|_| self.column_id()),
             indexes: indexes.into(),
@@ -393,89 +418,6 @@ impl Binder<'_> {
         let mut relation = named(collection.name.clone(), columns, alias)?;
         relation.scan = Some(Arc::new(scan.clone()));
         Ok((Rel::Scan(scan), relation))
-    }
-
-    /// `generate_series(…)` and functions of one value as relations.
-    fn table_function(
-        &mut self,
-        name: &ast::ObjectName,
-        arguments: &[ast::FunctionArg],
-        alias: Option<&ast::TableAlias>,
-    ) -> Result<(Rel, NamedRelation)> {
-        let (_, function, span) = schema_and_name(name)?;
-        self.relation_id()?;
-        let mut bound = Vec::new();
-        for argument in arguments {
-            let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) = argument else {
-                return Err(Failure::unsupported("named arguments in FROM"));
-            };
-            bound.push(self.isolated_typed(e)?);
-        }
-        let column = self.column_id();
-        let (rel, data_type) = if function == "generate_series" {
-            self.series(column, bound).map_err(|f| self.at(f, span))?
-        } else {
-            let call = self.call(&function, bound, span)?;
-            let data_type = call.data_type();
-            let rel = Rel::Values {
-                columns: vec![(column, data_type)],
-                rows: vec![vec![call]],
-            };
-            (rel, data_type)
-        };
-        // An alias of the relation names its only column too.
-        let shown = alias.map_or_else(|| function.clone(), |a| fold_case(&a.name));
-        let columns = vec![NamedColumn {
-            name: shown,
-            id: column,
-            data_type,
-        }];
-        Ok((rel, named(function, columns, alias)?))
-    }
-
-    fn isolated_typed(&mut self, e: &ast::Expr) -> Result<Expr> {
-        self.isolated(|b| {
-            b.scopes.push(Scope::default());
-            let bound = b.expr(e);
-            b.scopes.pop();
-            bound
-        })
-    }
-
-    fn series(&mut self, column: ColumnId, arguments: Vec<Expr>) -> Result<(Rel, DataType)> {
-        let types: Vec<Option<DataType>> = arguments.iter().map(super::type_of).collect();
-        let undefined = || crate::function::resolve::undefined("generate_series", &types);
-        if !(2..=3).contains(&arguments.len()) {
-            return Err(undefined());
-        }
-        let bounds = crate::expr::types::common_type("generate_series", types[..2].to_vec())?;
-        let (data_type, step) = match bounds {
-            DataType::Int2 | DataType::Int4 => match types.get(2).copied().flatten() {
-                Some(DataType::Int8) => (DataType::Int8, DataType::Int8),
-                _ => (DataType::Int4, DataType::Int4),
-            },
-            DataType::Int8 => (DataType::Int8, DataType::Int8),
-            DataType::Date | DataType::Timestamp if arguments.len() == 3 => {
-                (DataType::Timestamp, DataType::Interval)
-            }
-            DataType::TimestampTz if arguments.len() == 3 => {
-                (DataType::TimestampTz, DataType::Interval)
-            }
-            DataType::Text(_) if types[..2].iter().all(Option::is_none) => {
-                (DataType::Int4, DataType::Int4)
-            }
-            _ => return Err(undefined()),
-        };
-        let mut cast = Vec::new();
-        for (i, e) in arguments.into_iter().enumerate() {
-            cast.push(self.coerce(e, if i < 2 { data_type } else { step })?);
-        }
-        let rel = Rel::Series {
-            column,
-            data_type,
-            arguments: cast,
-        };
-        Ok((rel, data_type))
     }
 
     fn cte(&mut self, at: usize, alias: Option<&ast::TableAlias>) -> Result<(Rel, NamedRelation)> {
@@ -505,6 +447,7 @@ impl Binder<'_> {
                         let column = crate::catalog::ResultColumn {
                             name: name.clone(),
                             data_type: *data_type,
+                            shown_as: None,
                         };
                         (self.column_id(), column)
                     })
@@ -588,6 +531,7 @@ impl Binder<'_> {
                 let column = crate::catalog::ResultColumn {
                     name,
                     data_type: *data_type,
+                    shown_as: None,
                 };
                 (*id, column)
             })
@@ -691,6 +635,27 @@ impl Binder<'_> {
     }
 }
 
+/// 42P10 when the right side of a join that keeps its rows refers to the left, as for LATERAL.
+fn refuse_dependent(left: &Scope, right: &Rel) -> Result<()> {
+    let outer = right.outer_columns();
+    let mut relations = left.relations.iter();
+    match relations.find(|r| {
+        r.columns
+            .iter()
+            .any(|c| outer.contains(&(c.id, c.data_type)))
+    }) {
+        None => Ok(()),
+        Some(relation) => Err(Failure::new(
+            SqlState::InvalidColumnReference,
+            format!(
+                "invalid reference to FROM-clause entry for table \"{}\"",
+                relation.name
+            ),
+        )
+        .with_detail("The combining JOIN type must be INNER or LEFT for a LATERAL reference.")),
+    }
+}
+
 fn one_column(scope: &Scope, name: &str, side: &str) -> Result<NamedColumn> {
     let all = scope.star();
     let found: Vec<&NamedColumn> = all.iter().filter(|c| c.name == name).collect();
@@ -715,7 +680,7 @@ fn too_many_aliases(name: &str, have: usize, given: usize) -> Failure {
 }
 
 /// A relation under its alias, with the alias's column names.
-fn named(
+pub(super) fn named(
     name: String,
     mut columns: Vec<NamedColumn>,
     alias: Option<&ast::TableAlias>,

@@ -17,6 +17,7 @@ mod name;
 mod operator;
 mod row;
 mod select;
+mod set;
 mod special;
 mod window;
 mod write;
@@ -30,7 +31,7 @@ use nodedb_types::{
 use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
-use crate::catalog::{Catalog, ResultColumn, SessionInfo};
+use crate::catalog::{Catalog, CatalogType, ResultColumn, SessionInfo};
 use crate::expr::fold::Given;
 use crate::expr::types::plain;
 use crate::expr::{Expr, Unknown};
@@ -55,6 +56,7 @@ pub struct BindContext<'a> {
 /// A statement that is bound and may be run many times.
 pub struct Bound {
     parameters: Vec<DataType>,
+    parameters_shown: Vec<Option<CatalogType>>,
     columns: Vec<ResultColumn>,
     command: Command,
     pins: Vec<(CollectionId, SchemaVersion)>,
@@ -101,8 +103,11 @@ pub fn bind(
         ast::Statement::Delete(delete) => binder.delete(delete)?,
         _ => return Err(Failure::unsupported("this kind of statement")),
     };
+    let parameters = binder.parameters()?;
+    binder.parameters_shown.resize(parameters.len(), None);
     Ok(Bound {
-        parameters: binder.parameters()?,
+        parameters,
+        parameters_shown: binder.parameters_shown,
         columns,
         command,
         pins: binder.pins,
@@ -114,6 +119,11 @@ impl Bound {
     /// The type of every parameter, declared or inferred.
     pub fn parameters(&self) -> &[DataType] {
         &self.parameters
+    }
+
+    /// What a client is told that a parameter is, where it is not of its own type.
+    pub fn parameters_shown(&self) -> &[Option<CatalogType>] {
+        &self.parameters_shown
     }
 
     /// The result columns; none for a write without `RETURNING`.
@@ -167,14 +177,23 @@ pub(crate) struct Binder<'a> {
     next_column: u32,
     next_scan: u32,
     scopes: Vec<Scope>,
+    /// The first scope of the FROM clause that is being bound: what is not LATERAL sees none from
+    /// here on.
+    from_start: usize,
     ctes: Vec<from::Cte>,
     /// Set while expressions above a GROUP BY are bound.
     grouping: Option<Grouping>,
     windows: Option<Vec<(ColumnId, crate::rel::WindowCall)>>,
+    /// Calls of functions that give rows, while a select list is bound.
+    sets: Option<Vec<(ColumnId, crate::rel::SetCall)>>,
     /// Types of the columns that the next select list goes into: literals in it take them.
     into: Option<Vec<DataType>>,
     /// Windows that the WINDOW clause names, complete.
     named_windows: Vec<(String, ast::WindowSpec)>,
+    /// Columns that clients see as a type of the catalog.
+    catalog_types: HashMap<ColumnId, CatalogType>,
+    /// Parameters that do, in order.
+    parameters_shown: Vec<Option<CatalogType>>,
     extras: HashMap<u32, Vec<Extra>>,
     pins: Vec<(CollectionId, SchemaVersion)>,
     depth: usize,
@@ -188,11 +207,15 @@ impl<'a> Binder<'a> {
             next_column: 0,
             next_scan: 0,
             scopes: Vec::new(),
+            from_start: 0,
             ctes: Vec::new(),
             grouping: None,
             windows: None,
+            sets: None,
             into: None,
             named_windows: Vec::new(),
+            catalog_types: HashMap::new(),
+            parameters_shown: Vec::new(),
             extras: HashMap::new(),
             pins: Vec::new(),
             depth: 0,
@@ -212,6 +235,28 @@ impl<'a> Binder<'a> {
                 })
             })
             .collect()
+    }
+
+    /// What clients see a plain column as.
+    fn shown_as(&self, e: &Expr) -> Option<CatalogType> {
+        match e {
+            Expr::Column { id, .. } => self.catalog_types.get(id).copied(),
+            _ => None,
+        }
+    }
+
+    /// A parameter without a type takes that of what it stands beside, in a client's eyes too.
+    fn show_parameter(&mut self, e: &Expr, shown: Option<CatalogType>) {
+        let (Expr::Unknown(Unknown::Parameter(index)), Some(shown)) = (e, shown) else {
+            return;
+        };
+        if self.parameters.get(*index).is_some_and(Option::is_some) {
+            return;
+        }
+        if self.parameters_shown.len() <= *index {
+            self.parameters_shown.resize(*index + 1, None);
+        }
+        self.parameters_shown[*index] = Some(shown);
     }
 
     fn column_id(&mut self) -> ColumnId {

@@ -86,6 +86,8 @@ impl Binder<'_> {
 
     /// Casts two operands to the type in which they are compared.
     pub(super) fn alike(&mut self, op: CompareOp, l: Expr, r: Expr) -> Result<(Expr, Expr)> {
+        self.show_parameter(&l, self.shown_as(&r));
+        self.show_parameter(&r, self.shown_as(&l));
         let data_type = match (type_of(&l), type_of(&r)) {
             (None, None) => DataType::Text(None),
             (Some(t), None) | (None, Some(t)) => match t {
@@ -215,6 +217,27 @@ impl Binder<'_> {
             ));
         }
         let call = self.call(name, arguments, span)?;
+        Ok(if negated { call.negate() } else { call })
+    }
+
+    /// `SIMILAR TO`: a match of the regular expression that the pattern stands for.
+    pub(super) fn similar_to(
+        &mut self,
+        negated: bool,
+        e: &ast::Expr,
+        pattern: &ast::Expr,
+        escape: Option<&ast::ValueWithSpan>,
+    ) -> Result<Expr> {
+        let span = e.span();
+        let left = self.expr(e)?;
+        let mut arguments = vec![self.expr(pattern)?];
+        if let Some(escape) = escape {
+            let text = super::expression::string_value(&escape.value)?;
+            let text_type = DataType::Text(None);
+            arguments.push(Expr::Constant(nodedb_types::Value::Text(text), text_type));
+        }
+        let pattern = self.call("similar_to_escape", arguments, span)?;
+        let call = self.call("~", vec![left, pattern], span)?;
         Ok(if negated { call.negate() } else { call })
     }
 

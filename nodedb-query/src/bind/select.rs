@@ -1,15 +1,18 @@
 //! SELECT, VALUES, set operations, ORDER BY, LIMIT, and queries used as values.
 
 mod label;
+mod limit;
 mod subquery;
 
 pub(super) use label::output_name;
 
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, Spanned};
+use sqlparser::tokenizer::Span;
 
 use super::aggregate::Grouping;
 use super::name::{Scope, fold_case, schema_and_name};
+use super::set::expanded;
 use super::{Binder, Query, type_of};
 use crate::catalog::ResultColumn;
 use crate::expr::types::common_type;
@@ -42,12 +45,12 @@ impl Binder<'_> {
     fn query_body(&mut self, query: &ast::Query) -> Result<Query> {
         let into = self.into.take();
         let order = order_items(query.order_by.as_ref())?;
-        let (limit, offset) = self.limits(query)?;
+        let limits = self.limits(query)?;
         let tail = Tail {
             order,
-            limited: limit.is_some() || offset.is_some(),
+            limited: limits.is_some() && !limits.with_ties,
         };
-        let mut bound = match &*query.body {
+        let bound = match &*query.body {
             ast::SetExpr::Select(select) => {
                 self.into = into;
                 self.select(select, &tail)?
@@ -68,14 +71,7 @@ impl Binder<'_> {
                 bound
             }
         };
-        if tail.limited {
-            bound.rel = Rel::Limit {
-                input: Box::new(bound.rel),
-                limit,
-                offset,
-            };
-        }
-        Ok(bound)
+        self.limited(bound, limits)
     }
 
     /// A query with nothing but the queries around it in scope of its clauses.
@@ -86,76 +82,6 @@ impl Binder<'_> {
         self.grouping = grouping;
         self.windows = windows;
         bound
-    }
-
-    fn limits(&mut self, query: &ast::Query) -> Result<(Option<Expr>, Option<Expr>)> {
-        let (mut limit, mut offset) = (None, None);
-        match &query.limit_clause {
-            None => {}
-            Some(ast::LimitClause::LimitOffset {
-                limit: l,
-                offset: o,
-                limit_by,
-            }) if limit_by.is_empty() => {
-                limit = l.as_ref();
-                offset = o.as_ref().map(|o| &o.value);
-            }
-            Some(other) => {
-                return Err(Failure::new(
-                    SqlState::SyntaxError,
-                    format!("LIMIT in another system's manner: {other}"),
-                ));
-            }
-        }
-        if let Some(fetch) = &query.fetch {
-            if fetch.with_ties || fetch.percent {
-                return Err(Failure::unsupported("FETCH WITH TIES and PERCENT"));
-            }
-            let one = ast::Expr::value(ast::Value::Number("1".to_owned(), false));
-            let quantity = fetch.quantity.clone().unwrap_or(one);
-            let bound = self.limit_value(&quantity, "LIMIT")?;
-            let offset = offset.map(|e| self.limit_value(e, "OFFSET")).transpose()?;
-            return Ok((Some(bound), offset));
-        }
-        let limit = limit.map(|e| self.limit_value(e, "LIMIT")).transpose()?;
-        let offset = offset.map(|e| self.limit_value(e, "OFFSET")).transpose()?;
-        Ok((limit, offset))
-    }
-
-    fn limit_value(&mut self, e: &ast::Expr, what: &str) -> Result<Expr> {
-        if let ast::Expr::Identifier(ident) = e
-            && ident.quote_style.is_none()
-            && ident.value.eq_ignore_ascii_case("all")
-        {
-            return Ok(Expr::Constant(Value::Null, DataType::Int8));
-        }
-        self.scopes.push(Scope::default());
-        let bound = self.expr(e);
-        self.scopes.pop();
-        let bound = bound?;
-        if bound.has_subquery() {
-            return Err(Failure::unsupported(format!(
-                "a query as the argument of {what}"
-            )));
-        }
-        if bound.any(|e| matches!(e, Expr::Column { .. })) {
-            return Err(Failure::new(
-                SqlState::InvalidColumnReference,
-                format!("argument of {what} must not contain variables"),
-            ));
-        }
-        if let Some(data_type) = type_of(&bound)
-            && !crate::expr::types::casts_on_assignment(data_type, DataType::Int8)
-        {
-            return Err(Failure::new(
-                SqlState::DatatypeMismatch,
-                format!(
-                    "argument of {what} must be type bigint, not type {}",
-                    data_type.plain_name()
-                ),
-            ));
-        }
-        self.coerce(bound, DataType::Int8)
     }
 
     pub(super) fn set_expr(
@@ -218,6 +144,7 @@ impl Binder<'_> {
                 let column = ResultColumn {
                     name: c.name,
                     data_type: c.data_type,
+                    shown_as: self.catalog_types.get(&c.id).copied(),
                 };
                 (c.id, column)
             })
@@ -262,6 +189,13 @@ impl Binder<'_> {
         self.cast_output(&mut right, &types)?;
         let columns: Vec<(ColumnId, DataType)> =
             types.iter().map(|t| (self.column_id(), *t)).collect();
+        for ((id, _), ((_, l), (_, r))) in
+            columns.iter().zip(left.columns.iter().zip(&right.columns))
+        {
+            if let Some(shown) = l.shown_as.filter(|shown| r.shown_as == Some(*shown)) {
+                self.catalog_types.insert(*id, shown);
+            }
+        }
         let shown = columns
             .iter()
             .zip(&left.columns)
@@ -269,6 +203,7 @@ impl Binder<'_> {
                 let column = ResultColumn {
                     name: c.name.clone(),
                     data_type: *data_type,
+                    shown_as: self.catalog_types.get(id).copied(),
                 };
                 (*id, column)
             })
@@ -310,6 +245,9 @@ impl Binder<'_> {
                 Expr::Constant(value, _) => Expr::Constant(value, *to),
                 other => other,
             };
+            if column.data_type != *to {
+                column.shown_as = None;
+            }
             *id = self.column_id();
             column.data_type = *to;
             expressions.push((*id, e));
@@ -372,6 +310,7 @@ impl Binder<'_> {
                 let column = ResultColumn {
                     name: format!("column{}", i + 1),
                     data_type: *data_type,
+                    shown_as: None,
                 };
                 (*id, column)
             })
@@ -423,7 +362,10 @@ impl Binder<'_> {
         self.windows = Some(Vec::new());
 
         self.into = into;
-        let mut items = self.select_list(&select.projection)?;
+        let around = self.sets.replace(Vec::new());
+        let items = self.select_list(&select.projection);
+        let sets = std::mem::replace(&mut self.sets, around).unwrap_or_default();
+        let mut items = items?;
         let having = match &select.having {
             Some(e) => Some(self.condition(e, "HAVING")?),
             None => None,
@@ -436,19 +378,25 @@ impl Binder<'_> {
             ),
             _ => None,
         };
+        let mut sets = sets;
         let is_distinct = matches!(select.distinct, Some(ast::Distinct::Distinct)) || on.is_some();
         let mut keys = self.order_keys(tail.order, &items)?;
 
         let mut windows = self.windows.take().unwrap_or_default();
         let aggregates = self.grouping.take().unwrap_or_default();
-        let is_grouped = grouped.is_some() || having.is_some() || !aggregates.calls.is_empty();
+        let is_grouped = grouped.is_some()
+            || having.is_some()
+            || !aggregates.calls.is_empty()
+            || !aggregates.asked.is_empty();
         if is_grouped {
-            let known: Vec<ColumnId> = windows.iter().map(|(id, _)| *id).collect();
+            let above = windows.iter().map(|(id, _)| *id);
+            let known: Vec<ColumnId> = above.chain(sets.iter().map(|(id, _)| *id)).collect();
             let mut every: Vec<&mut Expr> = items.iter_mut().map(|(_, e)| e).collect();
             let mut having = having;
             every.extend(keys.iter_mut().map(|k| &mut k.expr));
             every.extend(having.iter_mut());
             every.extend(on.iter_mut().flatten());
+            every.extend(sets.iter_mut().flat_map(|(_, c)| &mut c.arguments));
             for (_, call) in &mut windows {
                 every.extend(call.arguments.iter_mut());
                 every.extend(call.partition.iter_mut());
@@ -469,8 +417,11 @@ impl Binder<'_> {
                 calls: windows,
             };
         }
+        let has_sets = !sets.is_empty();
+        rel = expanded(rel, sets);
         if tail.limited
             && !tail.order.is_empty()
+            && !has_sets
             && !is_grouped
             && !is_distinct
             && let Some(scan) = sole_scan
@@ -493,8 +444,14 @@ impl Binder<'_> {
         let mut columns = Vec::new();
         for (name, e) in items {
             let data_type = e.data_type();
+            let shown_as = self.shown_as(&e);
             let id = self.place(&mut expressions, e);
-            columns.push((id, ResultColumn { name, data_type }));
+            let column = ResultColumn {
+                name,
+                data_type,
+                shown_as,
+            };
+            columns.push((id, column));
         }
         let shown = expressions.len();
         let mut on = on;

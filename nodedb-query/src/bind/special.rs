@@ -10,6 +10,7 @@ use super::{Binder, type_of};
 use crate::expr::types::{casts_explicitly, common_type};
 use crate::expr::{CompareOp, Expr, Unknown};
 use crate::function::resolve::undefined;
+use crate::function::set::is_set_function;
 use crate::function::{absent, overloads};
 use crate::rel::Extra;
 
@@ -310,6 +311,12 @@ impl Binder<'_> {
         }
         if function.over.is_some() {
             return self.window_call(&name, function);
+        }
+        if is_set_function(&name) {
+            return self.set_call(&name, function);
+        }
+        if name == "grouping" {
+            return self.grouping_call(function);
         }
         if super::aggregate::kind(&name).is_some() {
             return self.aggregate_call(&name, function);

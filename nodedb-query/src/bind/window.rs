@@ -1,5 +1,6 @@
 //! Window functions: calls with OVER.
 
+use nodedb_types::arrow_map::value_at;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, Spanned};
 
@@ -8,7 +9,7 @@ use super::select::sort_key;
 use super::{Binder, type_of};
 use crate::expr::Expr;
 use crate::function::resolve::undefined;
-use crate::rel::{Frame, FrameBound, FrameUnits, WindowCall, WindowKind};
+use crate::rel::{Frame, FrameBound, FrameUnits, SortKey, WindowCall, WindowKind};
 
 pub(super) fn kind(name: &str) -> Option<WindowKind> {
     Some(match name {
@@ -161,7 +162,7 @@ impl Binder<'_> {
         let frame = spec
             .window_frame
             .as_ref()
-            .map(|f| self.frame(f))
+            .map(|f| self.frame(f, &mut order))
             .transpose()?;
         if let Some(frame) = &frame
             && frame.units == FrameUnits::Groups
@@ -240,39 +241,109 @@ impl Binder<'_> {
         })
     }
 
-    fn frame(&mut self, frame: &ast::WindowFrame) -> Result<Frame> {
+    fn frame(&mut self, frame: &ast::WindowFrame, order: &mut [SortKey]) -> Result<Frame> {
         let units = match frame.units {
             ast::WindowFrameUnits::Rows => FrameUnits::Rows,
             ast::WindowFrameUnits::Range => FrameUnits::Range,
             ast::WindowFrameUnits::Groups => FrameUnits::Groups,
         };
-        let start = self.frame_bound(&frame.start_bound, units)?;
+        let has_offset = |b: &ast::WindowFrameBound| {
+            matches!(
+                b,
+                ast::WindowFrameBound::Preceding(Some(_))
+                    | ast::WindowFrameBound::Following(Some(_))
+            )
+        };
+        let offset_type = match units {
+            FrameUnits::Range
+                if has_offset(&frame.start_bound)
+                    || frame.end_bound.as_ref().is_some_and(has_offset) =>
+            {
+                self.range_offset_type(order)?
+            }
+            _ => DataType::Int8,
+        };
+        let start = self.frame_bound(&frame.start_bound, units, offset_type)?;
         let end = match &frame.end_bound {
-            Some(bound) => self.frame_bound(bound, units)?,
+            Some(bound) => self.frame_bound(bound, units, offset_type)?,
             None => FrameBound::CurrentRow,
         };
         check_frame(&start, &end)?;
         Ok(Frame { units, start, end })
     }
 
+    /// The type of distances of a RANGE frame. The order column is cast to what they can be added
+    /// to without an overflow and without a loss.
+    fn range_offset_type(&mut self, order: &mut [SortKey]) -> Result<DataType> {
+        let [key] = order else {
+            return Err(Failure::new(
+                SqlState::WindowingError,
+                "RANGE with offset PRECEDING/FOLLOWING requires exactly one ORDER BY column",
+            ));
+        };
+        let from = key.expr.data_type();
+        let (to, offset) = match from {
+            DataType::Int2 | DataType::Int4 => (DataType::Int8, DataType::Int8),
+            DataType::Int8 => {
+                let wide = DataType::Numeric(Some((38, 0)));
+                (wide, wide)
+            }
+            DataType::Numeric(_) => (DataType::Numeric(None), DataType::Numeric(None)),
+            DataType::Float4 | DataType::Float8 => (DataType::Float8, DataType::Float8),
+            DataType::Date | DataType::Timestamp => (DataType::Timestamp, DataType::Interval),
+            DataType::TimestampTz => (DataType::TimestampTz, DataType::Interval),
+            other => {
+                return Err(Failure::unsupported(format!(
+                    "RANGE with offset PRECEDING/FOLLOWING for column type {}",
+                    other.plain_name()
+                )));
+            }
+        };
+        let taken = std::mem::replace(&mut key.expr, Expr::bool(true));
+        key.expr = self.convert(taken, to, true)?;
+        Ok(offset)
+    }
+
     fn frame_bound(
         &mut self,
         bound: &ast::WindowFrameBound,
         units: FrameUnits,
+        offset_type: DataType,
     ) -> Result<FrameBound> {
         let mut distance = |e: &Option<Box<ast::Expr>>| -> Result<Option<Value>> {
             let Some(e) = e else {
                 return Ok(None);
             };
-            if units == FrameUnits::Range {
-                return Err(Failure::unsupported("RANGE with an offset"));
+            let bound = self.expr(e)?;
+            if bound.any(|e| matches!(e, Expr::Column { .. })) {
+                return Err(Failure::new(
+                    SqlState::InvalidColumnReference,
+                    format!(
+                        "argument of {} must not contain variables",
+                        match units {
+                            FrameUnits::Rows => "ROWS",
+                            FrameUnits::Range => "RANGE",
+                            FrameUnits::Groups => "GROUPS",
+                        }
+                    ),
+                ));
             }
-            match self.expr(e)? {
-                Expr::Constant(value @ (Value::Int4(_) | Value::Int8(_)), _) => Ok(Some(value)),
-                _ => Err(Failure::unsupported(
-                    "a frame offset that is no integer literal",
-                )),
+            let bound = self.convert(bound, offset_type, false)?;
+            let fixed = |e: &Expr| {
+                !matches!(
+                    e,
+                    Expr::Parameter(..) | Expr::Subquery(_) | Expr::Volatile { .. }
+                ) && !matches!(e, Expr::Call { function, .. }
+                    if function.volatility != crate::function::Volatility::Immutable)
+            };
+            if bound.any(|e| !fixed(e)) {
+                return Err(Failure::unsupported(
+                    "a frame offset that is not known beforehand",
+                ));
             }
+            let row = crate::expr::builder::rows_only(1)?;
+            let array = crate::expr::eval::evaluate(&bound, &row)?;
+            value_at(&array, 0, &offset_type).map(Some)
         };
         Ok(match bound {
             ast::WindowFrameBound::CurrentRow => FrameBound::CurrentRow,

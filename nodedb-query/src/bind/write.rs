@@ -317,6 +317,7 @@ impl Binder<'_> {
                 let column = ResultColumn {
                     name: String::new(),
                     data_type: *data_type,
+                    shown_as: None,
                 };
                 (*id, column)
             })
@@ -409,6 +410,7 @@ impl Binder<'_> {
                 ResultColumn {
                     name: c.name.clone(),
                     data_type: c.data_type,
+                    shown_as: None,
                 },
             ));
             expressions.push((id, e));
@@ -710,6 +712,7 @@ impl Binder<'_> {
             columns.push(ResultColumn {
                 name,
                 data_type: e.data_type(),
+                shown_as: None,
             });
             expressions.push(positioned(e, &mut |id| {
                 // Columns of what it is joined with are read behind the row.

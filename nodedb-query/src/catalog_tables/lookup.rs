@@ -90,6 +90,7 @@ pub(crate) const SYSTEM_RELATIONS: &[(i64, &str)] = &[
     (2615, "pg_namespace"),
     (2601, "pg_am"),
     (2609, "pg_description"),
+    (3079, "pg_extension"),
 ];
 
 /// `CREATE INDEX` of every index.

@@ -1,7 +1,9 @@
 //! `pg_catalog` and `information_schema` over a catalog snapshot.
 //!
 //! A table is a line in [`TABLES`]: its columns and, unless it is always empty here, how its rows are
-//! made from the snapshot. Arrays appear as their text, `oid` and the reg* types as bigint. OIDs of
+//! made from the snapshot. Arrays appear as their text. `oid`, `name` and
+//! `"char"` are computed with as bigint and text but are shown to clients as what they are; the
+//! reg* types are text. OIDs of
 //! relations are made from ids, so they stay what they are: a collection's own, an index's, and those
 //! of a primary key's index and constraint lie in ranges of their own.
 
@@ -16,7 +18,7 @@ use arrow::array::RecordBatch;
 use nodedb_types::arrow_map::BatchBuilder;
 use nodedb_types::{DataType, Result, Value};
 
-use crate::catalog::{Catalog, ResultColumn, SessionInfo, VirtualTable};
+use crate::catalog::{Catalog, CatalogType, ResultColumn, SessionInfo, VirtualTable};
 
 pub(crate) use lookup::{
     bare_name, constraint_definitions, format_type, index_columns, index_definitions,
@@ -73,16 +75,27 @@ impl Table {
             .map(|column| {
                 let mut words = column.split_whitespace();
                 let name = words.next().unwrap_or_default().to_owned();
-                let data_type = match words.next() {
+                let word = words.next();
+                let shown_as = match word {
+                    Some("oid") => Some(CatalogType::Oid),
+                    Some("char") => Some(CatalogType::Char),
+                    Some("name") => Some(CatalogType::Name),
+                    _ => None,
+                };
+                let data_type = match word {
                     Some("bool") => DataType::Bool,
                     Some("int2") => DataType::Int2,
                     Some("int4") => DataType::Int4,
-                    Some("oid" | "int8") => DataType::Int8,
+                    Some("int8") => DataType::Int8,
                     Some("float4") => DataType::Float4,
                     Some("timestamptz") => DataType::TimestampTz,
-                    _ => DataType::Text(None),
+                    _ => shown_as.map_or(DataType::Text(None), CatalogType::computed_as),
                 };
-                ResultColumn { name, data_type }
+                ResultColumn {
+                    name,
+                    data_type,
+                    shown_as,
+                }
             })
             .collect()
     }

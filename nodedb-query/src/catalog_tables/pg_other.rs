@@ -14,37 +14,37 @@ pub(super) static TABLES: &[Table] = &[
     table_of(
         PG,
         "pg_namespace",
-        "oid oid, nspname text, nspowner oid, nspacl text",
+        "oid oid, nspname name, nspowner oid, nspacl text",
         namespaces,
     ),
     table_of(
         PG,
         "pg_type",
-        "oid oid, typname text, typnamespace oid, typowner oid, typlen int2, typbyval bool, typtype text, typcategory text, typispreferred bool, typisdefined bool, typdelim text, typrelid oid, typsubscript oid, typelem oid, typarray oid, typinput text, typoutput text, typreceive text, typsend text, typmodin text, typmodout text, typanalyze text, typalign text, typstorage text, typnotnull bool, typbasetype oid, typtypmod int4, typndims int4, typcollation oid, typdefaultbin text, typdefault text, typacl text",
+        "oid oid, typname name, typnamespace oid, typowner oid, typlen int2, typbyval bool, typtype char, typcategory char, typispreferred bool, typisdefined bool, typdelim char, typrelid oid, typsubscript oid, typelem oid, typarray oid, typinput text, typoutput text, typreceive text, typsend text, typmodin text, typmodout text, typanalyze text, typalign char, typstorage char, typnotnull bool, typbasetype oid, typtypmod int4, typndims int4, typcollation oid, typdefaultbin text, typdefault text, typacl text",
         types,
     ),
     table_of(
         PG,
         "pg_am",
-        "oid oid, amname text, amhandler text, amtype text",
+        "oid oid, amname name, amhandler text, amtype char",
         methods,
     ),
     table_of(
         PG,
         "pg_database",
-        "oid oid, datname text, datdba oid, encoding int4, datlocprovider text, datistemplate bool, datallowconn bool, datconnlimit int4, datfrozenxid int8, datminmxid int8, dattablespace oid, datcollate text, datctype text, daticulocale text, datcollversion text, datacl text",
+        "oid oid, datname name, datdba oid, encoding int4, datlocprovider char, datistemplate bool, datallowconn bool, datconnlimit int4, datfrozenxid int8, datminmxid int8, dattablespace oid, datcollate text, datctype text, daticulocale text, datcollversion text, datacl text",
         databases,
     ),
     table_of(
         PG,
         "pg_roles",
-        "rolname text, rolsuper bool, rolinherit bool, rolcreaterole bool, rolcreatedb bool, rolcanlogin bool, rolreplication bool, rolconnlimit int4, rolpassword text, rolvaliduntil timestamptz, rolbypassrls bool, rolconfig text, oid oid",
+        "rolname name, rolsuper bool, rolinherit bool, rolcreaterole bool, rolcreatedb bool, rolcanlogin bool, rolreplication bool, rolconnlimit int4, rolpassword text, rolvaliduntil timestamptz, rolbypassrls bool, rolconfig text, oid oid",
         roles,
     ),
     table_of(
         PG,
         "pg_user",
-        "usename text, usesysid oid, usecreatedb bool, usesuper bool, userepl bool, usebypassrls bool, passwd text, valuntil timestamptz, useconfig text",
+        "usename name, usesysid oid, usecreatedb bool, usesuper bool, userepl bool, usebypassrls bool, passwd text, valuntil timestamptz, useconfig text",
         users,
     ),
     table_of(
@@ -56,13 +56,13 @@ pub(super) static TABLES: &[Table] = &[
     table_of(
         PG,
         "pg_collation",
-        "oid oid, collname text, collnamespace oid, collowner oid, collprovider text, collisdeterministic bool, collencoding int4, collcollate text, collctype text, colliculocale text, collversion text",
+        "oid oid, collname name, collnamespace oid, collowner oid, collprovider char, collisdeterministic bool, collencoding int4, collcollate text, collctype text, colliculocale text, collversion text",
         collations,
     ),
     table_of(
         PG,
         "pg_tablespace",
-        "oid oid, spcname text, spcowner oid, spcacl text, spcoptions text",
+        "oid oid, spcname name, spcowner oid, spcacl text, spcoptions text",
         tablespaces,
     ),
     empty(
@@ -78,52 +78,52 @@ pub(super) static TABLES: &[Table] = &[
     empty(
         PG,
         "pg_proc",
-        "oid oid, proname text, pronamespace oid, proowner oid, prolang oid, procost float4, prorows float4, provariadic oid, prosupport text, prokind text, prosecdef bool, proleakproof bool, proisstrict bool, proretset bool, provolatile text, proparallel text, pronargs int2, pronargdefaults int2, prorettype oid, proargtypes text, proallargtypes text, proargmodes text, proargnames text, proargdefaults text, protrftypes text, prosrc text, probin text, prosqlbody text, proconfig text, proacl text",
+        "oid oid, proname name, pronamespace oid, proowner oid, prolang oid, procost float4, prorows float4, provariadic oid, prosupport text, prokind char, prosecdef bool, proleakproof bool, proisstrict bool, proretset bool, provolatile char, proparallel char, pronargs int2, pronargdefaults int2, prorettype oid, proargtypes text, proallargtypes text, proargmodes text, proargnames text, proargdefaults text, protrftypes text, prosrc text, probin text, prosqlbody text, proconfig text, proacl text",
     ),
     empty(
         PG,
         "pg_language",
-        "oid oid, lanname text, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl text",
+        "oid oid, lanname name, lanowner oid, lanispl bool, lanpltrusted bool, lanplcallfoid oid, laninline oid, lanvalidator oid, lanacl text",
     ),
     empty(
         PG,
         "pg_operator",
-        "oid oid, oprname text, oprnamespace oid, oprowner oid, oprkind text, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode text, oprrest text, oprjoin text",
+        "oid oid, oprname name, oprnamespace oid, oprowner oid, oprkind char, oprcanmerge bool, oprcanhash bool, oprleft oid, oprright oid, oprresult oid, oprcom oid, oprnegate oid, oprcode text, oprrest text, oprjoin text",
     ),
     empty(
         PG,
         "pg_opclass",
-        "oid oid, opcmethod oid, opcname text, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid",
+        "oid oid, opcmethod oid, opcname name, opcnamespace oid, opcowner oid, opcfamily oid, opcintype oid, opcdefault bool, opckeytype oid",
     ),
     empty(
         PG,
         "pg_aggregate",
-        "aggfnoid oid, aggkind text, aggnumdirectargs int2",
+        "aggfnoid oid, aggkind char, aggnumdirectargs int2",
     ),
     empty(
         PG,
         "pg_cast",
-        "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext text, castmethod text",
+        "oid oid, castsource oid, casttarget oid, castfunc oid, castcontext char, castmethod char",
     ),
     empty(
         PG,
         "pg_trigger",
-        "oid oid, tgrelid oid, tgparentid oid, tgname text, tgfoid oid, tgtype int2, tgenabled text, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr text, tgargs text, tgqual text, tgoldtable text, tgnewtable text",
+        "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr text, tgargs text, tgqual text, tgoldtable text, tgnewtable text",
     ),
     empty(
         PG,
         "pg_rewrite",
-        "oid oid, rulename text, ev_class oid, ev_type text, ev_enabled text, is_instead bool, ev_qual text, ev_action text",
+        "oid oid, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, ev_qual text, ev_action text",
     ),
     empty(
         PG,
         "pg_policy",
-        "oid oid, polname text, polrelid oid, polcmd text, polpermissive bool, polroles text, polqual text, polwithcheck text",
+        "oid oid, polname name, polrelid oid, polcmd char, polpermissive bool, polroles text, polqual text, polwithcheck text",
     ),
     empty(
         PG,
         "pg_publication",
-        "oid oid, pubname text, pubowner oid, puballtables bool, pubinsert bool, pubupdate bool, pubdelete bool, pubtruncate bool, pubviaroot bool",
+        "oid oid, pubname name, pubowner oid, puballtables bool, pubinsert bool, pubupdate bool, pubdelete bool, pubtruncate bool, pubviaroot bool",
     ),
     empty(
         PG,
@@ -138,7 +138,7 @@ pub(super) static TABLES: &[Table] = &[
     empty(
         PG,
         "pg_statistic_ext",
-        "oid oid, stxrelid oid, stxname text, stxnamespace oid, stxowner oid, stxstattarget int4, stxkeys text, stxkind text, stxexprs text",
+        "oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget int4, stxkeys text, stxkind text, stxexprs text",
     ),
     empty(
         PG,
@@ -153,12 +153,12 @@ pub(super) static TABLES: &[Table] = &[
     empty(
         PG,
         "pg_depend",
-        "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype text",
+        "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype char",
     ),
     empty(
         PG,
         "pg_extension",
-        "oid oid, extname text, extowner oid, extnamespace oid, extrelocatable bool, extversion text, extconfig text, extcondition text",
+        "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable bool, extversion text, extconfig text, extcondition text",
     ),
     empty(
         PG,
@@ -173,7 +173,7 @@ pub(super) static TABLES: &[Table] = &[
     empty(
         PG,
         "pg_foreign_server",
-        "oid oid, srvname text, srvowner oid, srvfdw oid, srvtype text, srvversion text, srvacl text, srvoptions text",
+        "oid oid, srvname name, srvowner oid, srvfdw oid, srvtype text, srvversion text, srvacl text, srvoptions text",
     ),
     empty(
         PG,
@@ -193,17 +193,17 @@ pub(super) static TABLES: &[Table] = &[
     empty(
         PG,
         "pg_event_trigger",
-        "oid oid, evtname text, evtevent text, evtowner oid, evtfoid oid, evtenabled text, evttags text",
+        "oid oid, evtname name, evtevent name, evtowner oid, evtfoid oid, evtenabled text, evttags text",
     ),
     empty(
         PG,
         "pg_views",
-        "schemaname text, viewname text, viewowner text, definition text",
+        "schemaname name, viewname name, viewowner name, definition text",
     ),
     empty(
         PG,
         "pg_matviews",
-        "schemaname text, matviewname text, matviewowner text, tablespace text, hasindexes bool, ispopulated bool, definition text",
+        "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool, ispopulated bool, definition text",
     ),
 ];
 

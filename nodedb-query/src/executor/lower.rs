@@ -18,6 +18,7 @@ use nodedb_types::{DataType, Failure, Value};
 
 use super::RunContext;
 use super::aggregate;
+use super::collect;
 use super::error::wrap;
 use super::expression::{Schemas, name};
 use super::leaf::{LeafTable, Ready, schema_of};
@@ -122,6 +123,7 @@ impl Lowering {
                 aggregates,
             } => self.aggregate(input, keys, sets.as_deref(), aggregates, outer),
             Rel::Window { input, calls } => self.window(input, calls, outer),
+            Rel::Expand { input, calls } => self.expand(input, calls, outer),
             Rel::Sort { input, keys } => {
                 let input = self.rel(input, outer)?;
                 let keys = self.sort_keys(keys, &input, outer)?;
@@ -448,41 +450,9 @@ impl Lowering {
             );
             results.push(DfExpr::AggregateFunction(count).alias("rows"));
         }
-        let plan = LogicalPlanBuilder::from(input)
+        LogicalPlanBuilder::from(input)
             .aggregate(groups, results)?
-            .build()?;
-        self.text_results(plan, calls)
-    }
-
-    /// `string_agg` gives another kind of Arrow text than everything else here.
-    fn text_results(
-        &mut self,
-        plan: LogicalPlan,
-        calls: &[(ColumnId, AggregateCall)],
-    ) -> Result<LogicalPlan> {
-        let text = |id: &str| {
-            calls
-                .iter()
-                .any(|(c, call)| call.kind == AggregateKind::StringAgg && name(*c) == id)
-        };
-        if !plan.schema().fields().iter().any(|f| text(f.name())) {
-            return Ok(plan);
-        }
-        let expressions = plan
-            .schema()
-            .iter()
-            .map(|(qualifier, field)| {
-                let column = DfExpr::Column(Column::from((qualifier, field)));
-                if text(field.name()) {
-                    let cast =
-                        datafusion::logical_expr::cast(column, arrow::datatypes::DataType::Utf8);
-                    cast.alias(field.name())
-                } else {
-                    column
-                }
-            })
-            .collect::<Vec<_>>();
-        LogicalPlanBuilder::from(plan).project(expressions)?.build()
+            .build()
     }
 
     fn aggregate_call(
@@ -503,13 +473,23 @@ impl Lowering {
             Some(e) => Some(Box::new(self.value(e, input, outer)?)),
             None => None,
         };
+        if collect::is_collecting(call.kind) {
+            for key in &call.order {
+                arguments.push(self.value(&key.expr, input, outer)?);
+            }
+            let function = collect::of(call);
+            return Ok(DfExpr::AggregateFunction(AggregateFunction::new_udf(
+                function,
+                arguments,
+                false,
+                filter,
+                Vec::new(),
+                None,
+            )));
+        }
         let order = self.sort_keys(&call.order, input, outer)?;
         let result = DfExpr::AggregateFunction(AggregateFunction::new_udf(
-            aggregate_function(
-                call.kind,
-                call.arguments.first().map(Expr::data_type),
-                call.returns,
-            ),
+            aggregate_function(call.kind, &call.arguments, call.returns),
             arguments,
             call.distinct,
             filter,
@@ -680,6 +660,7 @@ fn constant_rows(
         named.push(crate::catalog::ResultColumn {
             name: name(*id),
             data_type: *data_type,
+            shown_as: None,
         });
     }
     batch_of(result_schema(&named), arrays, rows.len())
@@ -688,9 +669,10 @@ fn constant_rows(
 /// `returns` tells the sum of bigint, which is exact, from that of smaller integers.
 pub(super) fn aggregate_function(
     kind: AggregateKind,
-    argument: Option<DataType>,
+    arguments: &[Expr],
     returns: DataType,
 ) -> Arc<AggregateUDF> {
+    let argument = arguments.first().map(Expr::data_type);
     let exact = matches!(argument, Some(DataType::Numeric(_)));
     match kind {
         AggregateKind::CountStar | AggregateKind::Count => aggregates::count::count_udaf(),
@@ -706,7 +688,16 @@ pub(super) fn aggregate_function(
         AggregateKind::Max => aggregates::min_max::max_udaf(),
         AggregateKind::BoolAnd => aggregates::bool_and_or::bool_and_udaf(),
         AggregateKind::BoolOr => aggregates::bool_and_or::bool_or_udaf(),
-        AggregateKind::StringAgg => aggregates::string_agg::string_agg_udaf(),
+        AggregateKind::StringAgg | AggregateKind::JsonbAgg | AggregateKind::JsonbObjectAgg => {
+            collect::of(&AggregateCall {
+                kind,
+                arguments: arguments.to_vec(),
+                distinct: false,
+                filter: None,
+                order: Vec::new(),
+                returns,
+            })
+        }
         AggregateKind::StddevSample => variance::of(Statistic::StddevSample),
         AggregateKind::StddevPopulation => variance::of(Statistic::StddevPopulation),
         AggregateKind::VarianceSample => variance::of(Statistic::VarianceSample),

@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod chain;
+mod collect;
 mod distinct;
 mod error;
 mod expression;
@@ -18,6 +19,7 @@ mod lower;
 mod memory;
 mod opaque;
 mod session;
+mod set;
 mod stream;
 mod threads;
 mod variance;

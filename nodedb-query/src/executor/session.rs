@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
@@ -18,9 +19,12 @@ use super::lower::Lowering;
 use super::memory::AccountPool;
 use super::stream::Batches;
 use super::{RelationalPlan, RunContext};
+use crate::bind::Query;
 use crate::expr::builder::{batch_of, result_schema, rows_only};
 use crate::expr::{ColumnId, Expr, eval};
+use crate::plan::Environment;
 use crate::rel::Rel;
+use crate::rules::dependent;
 
 /// Where operators may spill, and how much.
 #[derive(Clone, Debug)]
@@ -60,22 +64,43 @@ fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
         .build()
 }
 
+async fn physical(
+    query: &Query,
+    environment: &Environment,
+    context: &RunContext,
+    state: &SessionState,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let mut lowering = Lowering::new(context.clone(), environment.clone());
+    let logical = lowering.query(query).map_err(unwrap)?;
+    let logical = state.optimize(&logical).map_err(unwrap)?;
+    state
+        .query_planner()
+        .create_physical_plan(&logical, state)
+        .await
+        .map_err(unwrap)
+}
+
 async fn start(
     plan: RelationalPlan,
     context: RunContext,
     spill: Option<Spill>,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let columns = plan.columns();
-    let mut lowering = Lowering::new(context.clone(), plan.environment.clone());
-    let logical = lowering.query(&plan.query).map_err(unwrap)?;
     let runtime = runtime(&context, spill.as_ref()).map_err(unwrap)?;
     let state = state(runtime);
-    let logical = state.optimize(&logical).map_err(unwrap)?;
-    let physical = state
-        .query_planner()
-        .create_physical_plan(&logical, &state)
-        .await
-        .map_err(unwrap)?;
+    let planned = physical(&plan.query, &plan.environment, &context, &state).await;
+    let physical = match planned {
+        // What the executor does not take apart itself is taken apart here.
+        Err(failure)
+            if failure.code() == SqlState::FeatureNotSupported
+                && dependent::has_dependent(&plan.query.rel) =>
+        {
+            let mut query = plan.query.clone();
+            dependent::rewrite_subqueries(&mut query.rel)?;
+            physical(&query, &plan.environment, &context, &state).await?
+        }
+        planned => planned?,
+    };
     let physical = one_after_another(physical).map_err(unwrap)?;
     let rows = physical.execute(0, state.task_ctx()).map_err(unwrap)?;
     let schema = result_schema(&columns);
@@ -83,6 +108,13 @@ async fn start(
         let batch = batch.map_err(unwrap)?;
         let rows = batch.num_rows();
         batch_of(schema.clone(), batch.columns().to_vec(), rows)
+    });
+    // An operator that has failed may say so again and again.
+    let mut failed = false;
+    let rows = rows.take_while(move |batch| {
+        let is_open = !failed;
+        failed |= batch.is_err();
+        std::future::ready(is_open)
     });
     Ok(rows.boxed())
 }
@@ -220,6 +252,23 @@ impl Series {
             return Ok(None);
         }
         builder.finish().map(Some)
+    }
+
+    /// All values at once; fails with 54000 beyond `values_max`.
+    pub(super) fn values(mut self, values_max: usize) -> Result<Vec<Value>> {
+        let mut all = Vec::new();
+        while self.has_next()? {
+            if all.len() == values_max {
+                return Err(Failure::new(
+                    SqlState::ProgramLimitExceeded,
+                    format!("generate_series beside other columns gives at most {values_max} rows"),
+                )
+                .with_hint("call it in FROM, with constants"));
+            }
+            all.extend(self.next.clone());
+            self.advance()?;
+        }
+        Ok(all)
     }
 
     pub(super) fn batches(self) -> Batches {

@@ -17,6 +17,7 @@ use nodedb_types::{DataType, Failure, SqlState, Value};
 use super::error::wrap;
 use super::expression::{literal, name};
 use super::lower::{Lowering, Outer, aggregate_function, narrowed};
+use crate::expr::builder::array_of;
 use crate::expr::{ColumnId, Expr};
 use crate::rel::{AggregateKind, FrameBound, FrameUnits, Rel, WindowCall, WindowKind};
 
@@ -149,8 +150,7 @@ fn window_function(call: &WindowCall, arguments: &mut Vec<DfExpr>) -> WindowFunc
             if kind == AggregateKind::CountStar {
                 arguments.push(lit(1i64));
             }
-            let argument = call.arguments.first().map(Expr::data_type);
-            let function = aggregate_function(kind, argument, call.returns);
+            let function = aggregate_function(kind, &call.arguments, call.returns);
             return WindowFunctionDefinition::AggregateUDF(function);
         }
     };
@@ -167,12 +167,19 @@ fn frame_of(call: &WindowCall) -> Result<WindowFrame> {
         FrameUnits::Range => WindowFrameUnits::Range,
         FrameUnits::Groups => WindowFrameUnits::Groups,
     };
+    let order_type = call.order.first().map(|k| k.expr.data_type());
     let distance = |value: &Option<Value>, which: &str| -> Result<ScalarValue> {
-        match value {
-            None => Ok(ScalarValue::UInt64(None)),
-            Some(Value::Int4(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
-            Some(Value::Int8(n)) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
-            Some(_) => Err(wrap(Failure::new(
+        match (value, units, order_type) {
+            // Unbounded range ends are typed by the order column.
+            (None, WindowFrameUnits::Range, Some(_)) => Ok(ScalarValue::Null),
+            (None, ..) => Ok(ScalarValue::UInt64(None)),
+            (Some(Value::Null), ..) => Err(wrap(Failure::new(
+                SqlState::InvalidFrameOffset,
+                format!("frame {which} offset must not be null"),
+            ))),
+            (Some(value), WindowFrameUnits::Range, Some(order)) => range_offset(value, order),
+            (Some(Value::Int8(n)), ..) if *n >= 0 => Ok(ScalarValue::UInt64(Some(*n as u64))),
+            (Some(_), ..) => Err(wrap(Failure::new(
                 SqlState::InvalidFrameOffset,
                 format!("frame {which} offset must not be negative"),
             ))),
@@ -185,26 +192,32 @@ fn frame_of(call: &WindowCall) -> Result<WindowFrame> {
             FrameBound::Following(n) => WindowFrameBound::Following(distance(n, which)?),
         })
     };
-    let mut window = WindowFrame::new_bounds(
+    Ok(WindowFrame::new_bounds(
         units,
         bound(&frame.start, "starting")?,
         bound(&frame.end, "ending")?,
-    );
-    if units == WindowFrameUnits::Range && !call.order.is_empty() {
-        // Unbounded range ends are typed by the order column.
-        window = WindowFrame::new_bounds(
-            units,
-            retyped(window.start_bound.clone()),
-            retyped(window.end_bound.clone()),
-        );
-    }
-    Ok(window)
+    ))
 }
 
-fn retyped(bound: WindowFrameBound) -> WindowFrameBound {
-    match bound {
-        WindowFrameBound::Preceding(_) => WindowFrameBound::Preceding(ScalarValue::Null),
-        WindowFrameBound::Following(_) => WindowFrameBound::Following(ScalarValue::Null),
-        WindowFrameBound::CurrentRow => WindowFrameBound::CurrentRow,
+/// A distance along the order column: of its own type, or an interval for times.
+fn range_offset(value: &Value, order: DataType) -> Result<ScalarValue> {
+    let is_negative = match value {
+        Value::Int8(n) => *n < 0,
+        Value::Numeric(n) => n.unscaled() < 0,
+        Value::Float8(n) => *n < 0.0 || n.is_nan(),
+        Value::Interval(interval) => interval.span() < 0,
+        other => return Err(wrap(Failure::internal(format!("a distance of {other:?}")))),
+    };
+    if is_negative {
+        return Err(wrap(Failure::new(
+            SqlState::InvalidFrameOffset,
+            "invalid preceding or following size in window function",
+        )));
     }
+    let data_type = match value {
+        Value::Interval(_) => DataType::Interval,
+        _ => order,
+    };
+    let array = array_of(&data_type, [value]).map_err(wrap)?;
+    ScalarValue::try_from_array(&array, 0)
 }

@@ -290,58 +290,6 @@ fn utc(zone: &str) -> Result<()> {
     Err(Failure::unsupported(format!("time zone \"{zone}\"")).with_hint("the server keeps UTC"))
 }
 
-fn to_char(unit: &str, micros: i64) -> Result<Value> {
-    // The patterns that dates are usually printed with.
-    let days = micros.div_euclid(DAY_US);
-    let time = micros.rem_euclid(DAY_US);
-    let (year, month, day) = civil_from_days(days);
-    let mut out = String::new();
-    let mut rest = unit;
-    while !rest.is_empty() {
-        let (taken, text) = if rest.starts_with("YYYY") {
-            (4, format!("{year:04}"))
-        } else if rest.starts_with("YY") {
-            (2, format!("{:02}", year.rem_euclid(100)))
-        } else if rest.starts_with("MM") {
-            (2, format!("{month:02}"))
-        } else if rest.starts_with("DDD") {
-            (3, format!("{:03}", days - days_from_civil(year, 1, 1) + 1))
-        } else if rest.starts_with("DD") {
-            (2, format!("{day:02}"))
-        } else if rest.starts_with("HH24") {
-            (4, format!("{:02}", time / HOUR_US))
-        } else if rest.starts_with("HH12") || rest.starts_with("HH") {
-            let hour = (time / HOUR_US + 11) % 12 + 1;
-            (
-                if rest.starts_with("HH12") { 4 } else { 2 },
-                format!("{hour:02}"),
-            )
-        } else if rest.starts_with("MI") {
-            (2, format!("{:02}", time % HOUR_US / MINUTE_US))
-        } else if rest.starts_with("SS") {
-            (2, format!("{:02}", time % MINUTE_US / SECOND_US))
-        } else if rest.starts_with("MS") {
-            (2, format!("{:03}", time % SECOND_US / 1000))
-        } else if rest.starts_with("US") {
-            (2, format!("{:06}", time % SECOND_US))
-        } else if let Some(quoted) = rest.strip_prefix('"') {
-            let inner = quoted.find('"').map_or(quoted, |end| &quoted[..end]);
-            (rest.len().min(inner.len() + 2), inner.to_owned())
-        } else {
-            let c = rest.chars().next().unwrap_or(' ');
-            if c.is_ascii_alphabetic() && c != 'T' {
-                return Err(Failure::unsupported(format!(
-                    "the pattern \"{rest}\" of to_char"
-                )));
-            }
-            (c.len_utf8(), c.to_string())
-        };
-        out.push_str(&text);
-        rest = &rest[taken..];
-    }
-    Ok(Value::Text(out))
-}
-
 fn of_epoch(seconds: f64) -> Result<Value> {
     let micros = seconds * SECOND_US as f64;
     if !micros.is_finite() || micros.abs() > 9.2e18 {
@@ -602,20 +550,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
         TZ,
         |v| arguments!(v, Value::Float8(s) => of_epoch(*s)),
         "a timestamp from seconds since 1970",
-    ),
-    row(
-        "to_char",
-        &[TIMESTAMP, TEXT],
-        super::TEXT_TYPE,
-        |v| arguments!(v, Value::Timestamp(t), Value::Text(p) => to_char(p, *t)),
-        "printed by a pattern",
-    ),
-    row(
-        "to_char",
-        &[TIMESTAMPTZ, TEXT],
-        super::TEXT_TYPE,
-        |v| arguments!(v, Value::TimestampTz(t), Value::Text(p) => to_char(p, *t)),
-        "printed by a pattern",
     ),
     row(
         "timezone",

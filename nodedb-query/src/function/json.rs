@@ -5,14 +5,14 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::{Argument, Function, INT4, JSONB, TEXT, TEXT_TYPE, arguments, row};
 
-fn json(j: &Json) -> Value {
+pub(super) fn json(j: &Json) -> Value {
     let mut out = String::new();
     j.write(&mut out);
     Value::Jsonb(out)
 }
 
 /// As `->>` gives it: strings bare, null as NULL.
-fn plain(j: &Json) -> Value {
+pub(super) fn plain(j: &Json) -> Value {
     match j {
         Json::Null => Value::Null,
         Json::String(s) => Value::Text(s.clone()),
@@ -195,6 +195,14 @@ fn array_length(j: &Json) -> Result<Value> {
             SqlState::InvalidParameterValue,
             "cannot get array length of a scalar",
         )),
+    }
+}
+
+/// A value as `to_jsonb` gives it.
+pub(crate) fn jsonb_of(value: &Value) -> Result<Value> {
+    match value {
+        Value::Null => Ok(Value::Null),
+        value => to_jsonb(std::slice::from_ref(value)),
     }
 }
 

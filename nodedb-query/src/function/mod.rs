@@ -15,17 +15,22 @@ mod json;
 mod json_edit;
 mod math;
 mod null;
+mod number_template;
 mod pattern;
 mod place;
 mod quote;
+mod regexp;
 pub(crate) mod resolve;
 pub(crate) mod root;
+pub(crate) mod set;
 mod string;
 mod system;
+mod template;
 mod trigonometry;
 mod vector;
 
 pub(crate) use datetime::series_step;
+pub(crate) use json::jsonb_of;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -229,7 +234,10 @@ static TABLES: &[&[Function]] = &[
     quote::FUNCTIONS,
     bytes::FUNCTIONS,
     pattern::FUNCTIONS,
+    regexp::FUNCTIONS,
     datetime::FUNCTIONS,
+    template::FUNCTIONS,
+    number_template::FUNCTIONS,
     interval::FUNCTIONS,
     json::FUNCTIONS,
     json_edit::FUNCTIONS,

@@ -33,6 +33,10 @@ thread_local! {
     static KEPT: RefCell<Vec<Kept>> = const { RefCell::new(Vec::new()) };
 }
 
+pub(super) fn with_regex<T>(pattern: &str, fold: bool, f: impl FnOnce(&Regex) -> T) -> Result<T> {
+    with(Dialect::Regex, pattern, fold, f)
+}
+
 fn with<T>(dialect: Dialect, pattern: &str, fold: bool, f: impl FnOnce(&Regex) -> T) -> Result<T> {
     KEPT.with_borrow_mut(|kept| {
         let found = kept
@@ -109,7 +113,7 @@ fn like_source(pattern: &str, escape: char) -> Result<String> {
     Ok(source)
 }
 
-fn escape_of(text: &str) -> Result<char> {
+pub(super) fn escape_of(text: &str) -> Result<char> {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (None, _) => Ok('\0'),
@@ -238,12 +242,5 @@ pub(super) static FUNCTIONS: &[Function] = &[
         TEXT_TYPE,
         |v| arguments!(v, Value::Text(s), Value::Text(p), Value::Text(r), Value::Text(f) => replace(s, p, r, f)),
         "matches replaced, with flags",
-    ),
-    row(
-        "regexp_like",
-        &[TEXT, TEXT],
-        B,
-        |v| matches(v, false),
-        "matches a regular expression",
     ),
 ];

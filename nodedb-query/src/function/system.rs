@@ -1,6 +1,6 @@
 //! What SQL asks about the server and its session, and helpers of catalog queries.
 
-use nodedb_types::{DataType, Result, Value};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::{Argument, Function, INT4, INT8, TEXT, TEXT_TYPE, arguments, row, stable};
 
@@ -46,13 +46,23 @@ pub(super) static FUNCTIONS: &[Function] = &[
     row("array_element", &[TEXT, INT4], T, |v| arguments!(v, Value::Text(a), Value::Int4(n) => Ok(super::json::path_steps(a)?.into_iter().nth(usize::try_from(i64::from(*n) - 1).unwrap_or(usize::MAX)).map_or(Value::Null, Value::Text))), "an element of an array"),
     row("array_text_contains", &[TEXT, TEXT], B, |v| arguments!(v, Value::Text(a), Value::Text(e) => Ok(Value::Bool(super::json::path_steps(a)?.contains(e)))), "an array's text holds the element"),
     row("pg_is_in_recovery", &[], B, |_| Ok(Value::Bool(false)), "the server is a standby"),
-    row("txid_current", &[], DataType::Int8, |_| Err(nodedb_types::Failure::unsupported("txid_current")), "transaction numbers are not shown"),
+    row("txid_current", &[], DataType::Int8, |_| Err(Failure::unsupported("txid_current")), "transaction numbers are not shown"),
     row("has_schema_privilege", &[TEXT, TEXT], B, |_| Ok(Value::Bool(true)), "every user is superuser"),
     row("has_table_privilege", &[Argument::Any, TEXT], B, |_| Ok(Value::Bool(true)), "every user is superuser"),
     row("has_database_privilege", &[TEXT, TEXT], B, |_| Ok(Value::Bool(true)), "every user is superuser"),
     row("pg_relation_is_publishable", &[INT8], B, |_| Ok(Value::Bool(false)), "relations are not published this way"),
+    row("row_count", &[INT8], DataType::Int8, |v| row_count(v, SqlState::InvalidRowCount, "LIMIT"), "the number itself; negative ones are refused"),
+    row("row_offset", &[INT8], DataType::Int8, |v| row_count(v, SqlState::InvalidRowOffset, "OFFSET"), "the number itself; negative ones are refused"),
     row("pg_size_pretty", &[INT8], T, |v| arguments!(v, Value::Int8(n) => text(size_pretty(*n))), "bytes in readable units"),
 ];
+
+/// What a computed LIMIT or OFFSET counts by.
+fn row_count(values: &[Value], state: SqlState, what: &str) -> Result<Value> {
+    arguments!(values, Value::Int8(n) => match *n {
+        0.. => Ok(Value::Int8(*n)),
+        _ => Err(Failure::new(state, format!("{what} must not be negative"))),
+    })
+}
 
 fn size_pretty(bytes: i64) -> String {
     const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];

@@ -1,8 +1,9 @@
 //! PostgreSQL's protocol: statements, portals, errors, COPY, and what is refused.
 
+use bytes::{BufMut, BytesMut};
 use futures::{SinkExt, pin_mut};
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use crate::node::{Folder, block_on, code, connect, open};
 
@@ -73,6 +74,92 @@ fn parameters_are_inferred_and_described() {
         assert_eq!(row.get::<_, f64>(1), 1.5);
         assert_eq!(row.get::<_, &[u8]>(2), b"\x00\xff");
         assert_eq!(row.get::<_, &str>(3), "é");
+    });
+    node.stop().expect("stops");
+}
+
+/// A vector as the wire has it.
+#[derive(Debug, PartialEq)]
+struct Vector(Vec<f32>);
+
+impl ToSql for Vector {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.put_u16(self.0.len() as u16);
+        out.put_u16(0);
+        self.0.iter().for_each(|element| out.put_f32(*element));
+        Ok(IsNull::No)
+    }
+
+    fn accepts(data_type: &Type) -> bool {
+        data_type.name() == "vector"
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Vector {
+    fn from_sql(
+        _: &Type,
+        bytes: &'a [u8],
+    ) -> Result<Vector, Box<dyn std::error::Error + Sync + Send>> {
+        let elements = bytes[4..].as_chunks::<4>().0;
+        Ok(Vector(
+            elements.iter().map(|e| f32::from_be_bytes(*e)).collect(),
+        ))
+    }
+
+    fn accepts(data_type: &Type) -> bool {
+        data_type.name() == "vector"
+    }
+}
+
+/// The driver looks up a type that it does not know by statements of its own, in binary.
+#[test]
+fn drivers_find_types_in_the_catalog() {
+    let folder = Folder::new();
+    let node = open(&folder, 1);
+    block_on(async {
+        let client = connect(&node).await;
+        client
+            .batch_execute("CREATE TABLE t (id int PRIMARY KEY, e vector(2))")
+            .await
+            .expect("creates");
+        let given = Vector(vec![1.0, -2.5]);
+        client
+            .execute("INSERT INTO t VALUES (1, $1)", &[&given])
+            .await
+            .expect("inserts");
+        let row = client
+            .query_one("SELECT e, e <-> $1 FROM t", &[&Vector(vec![1.0, -2.5])])
+            .await
+            .expect("reads");
+        assert_eq!(row.get::<_, Vector>(0), given);
+        assert_eq!(row.get::<_, f64>(1), 0.0);
+        let statement = client
+            .prepare(
+                "SELECT c.oid, relname, relkind FROM pg_class c WHERE c.oid = $1 AND relname = $2",
+            )
+            .await
+            .expect("prepares");
+        assert_eq!(statement.params(), [Type::OID, Type::NAME]);
+        let row = client
+            .query_one(&statement, &[&1259u32, &"pg_class"])
+            .await
+            .expect("one");
+        assert_eq!(row.get::<_, u32>(0), 1259);
+        assert_eq!(row.get::<_, &str>(1), "pg_class");
+        assert_eq!(row.get::<_, i8>(2), b'r' as i8);
+        // A declared type is the client's own.
+        let statement = client
+            .prepare_typed("SELECT $1 = 7", &[Type::OID])
+            .await
+            .expect("prepares");
+        let row = client.query_one(&statement, &[&7u32]).await.expect("one");
+        assert!(row.get::<_, bool>(0));
     });
     node.stop().expect("stops");
 }

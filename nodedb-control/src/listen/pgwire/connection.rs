@@ -356,7 +356,9 @@ pub(super) fn several_writes() -> Failure {
     Failure::unsupported(
         "more than one writing statement in a message, which would be a transaction,",
     )
-    .with_hint("send the statements one by one; each is atomic")
+    .with_hint(
+        "send the statements one by one (psycopg's executemany sends them in one pipeline: call execute in a loop), or write many rows by one INSERT … VALUES or COPY; each statement is atomic",
+    )
 }
 
 /// Sends notices, rows as text, and the tag.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::BytesMut;
+use nodedb_query::catalog::CatalogType;
 use nodedb_types::limits::PREPARED_PER_SESSION_MAX;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast;
@@ -67,6 +68,8 @@ enum Deferred {
 #[derive(Default)]
 pub struct Extended {
     statements: HashMap<String, Statement>,
+    /// Parameters that clients declared to be of the catalog's own types, by statement.
+    declared: HashMap<String, Vec<Option<CatalogType>>>,
     portals: HashMap<String, Rc<Portal>>,
     /// Skipping up to the Sync.
     failed: Cell<bool>,
@@ -204,7 +207,16 @@ impl Extended {
             }
             Message::Describe(Target::Statement(name)) => {
                 let statement = self.statement(&name)?.clone();
-                self.answer(socket, |out| describe_statement(out, &statement));
+                let types = statement.as_ref().map_or(&[][..], |s| &s.parameters);
+                let oids: Vec<u32> = types
+                    .iter()
+                    .enumerate()
+                    .map(|(i, t)| {
+                        let shown = self.shown(&name, &statement, i);
+                        shown.map_or_else(|| t.oid(), CatalogType::oid)
+                    })
+                    .collect();
+                self.answer(socket, |out| describe_statement(out, &statement, &oids));
             }
             Message::Describe(Target::Portal(name)) => {
                 let portal = self.portal(&name)?.clone();
@@ -259,6 +271,7 @@ impl Extended {
             .iter()
             .map(|oid| match DataType::from_oid(*oid) {
                 _ if UNKNOWN_OIDS.contains(oid) => Ok(None),
+                _ if let Some(shown) = CatalogType::from_oid(*oid) => Ok(Some(shown.computed_as())),
                 Some(data_type) => Ok(Some(data_type)),
                 None => Err(Failure::new(
                     SqlState::UndefinedObject,
@@ -268,7 +281,12 @@ impl Extended {
             .collect::<Result<Vec<_>>>()?;
         // As PostgreSQL does, a failed Parse leaves no unnamed statement.
         self.statements.remove(&name);
+        self.declared.remove(&name);
         let prepared = session.prepare_text(text, &hints)?;
+        let declared: Vec<_> = types.iter().map(|t| CatalogType::from_oid(*t)).collect();
+        if declared.iter().any(Option::is_some) {
+            self.declared.insert(name.clone(), declared);
+        }
         self.statements.insert(name, prepared);
         Ok(())
     }
@@ -283,6 +301,13 @@ impl Extended {
                 ),
             )),
         }
+    }
+
+    /// What a client sees parameter `at` of a statement as, if not as its own type.
+    fn shown(&self, name: &str, statement: &Statement, at: usize) -> Option<CatalogType> {
+        let declared = self.declared.get(name).and_then(|d| d.get(at).copied());
+        let inferred = || statement.as_ref().and_then(|s| s.parameter_shown(at));
+        declared.flatten().or_else(inferred)
     }
 
     fn statement(&self, name: &str) -> Result<&Statement> {
@@ -335,7 +360,8 @@ impl Extended {
             .enumerate()
             .map(|(i, (bytes, data_type))| {
                 let format = reply::format_of(&bind.parameter_formats, i);
-                value::decode(bytes.as_deref(), format, data_type)
+                let shown = self.shown(&bind.statement, &statement, i);
+                value::decode_shown(bytes.as_deref(), format, data_type, shown)
             })
             .collect::<Result<_>>()?;
         let portal = Portal {
@@ -414,9 +440,8 @@ fn columns(statement: &Statement) -> Option<&Columns> {
     statement.as_ref().and_then(|s| s.columns.as_ref())
 }
 
-fn describe_statement(out: &mut BytesMut, statement: &Statement) {
-    let types = statement.as_ref().map_or(&[][..], |s| &s.parameters);
-    reply::parameter_description(out, types.iter().map(DataType::oid));
+fn describe_statement(out: &mut BytesMut, statement: &Statement, oids: &[u32]) {
+    reply::parameter_description(out, oids.iter().copied());
     describe(out, columns(statement), &[]);
 }
 

@@ -93,9 +93,16 @@ pub fn row_description(out: &mut BytesMut, columns: &[ResultColumn], formats: &[
             // The column is not traced to a table: no client needs it to read the rows.
             out.put_u32(0);
             out.put_u16(0);
-            out.put_u32(column.data_type.oid());
-            out.put_i16(column.data_type.typlen());
-            out.put_i32(column.data_type.type_modifier());
+            let (oid, length, modifier) = match column.shown_as {
+                Some(shown) => (shown.oid(), shown.typlen(), -1),
+                None => {
+                    let own = &column.data_type;
+                    (own.oid(), own.typlen(), own.type_modifier())
+                }
+            };
+            out.put_u32(oid);
+            out.put_i16(length);
+            out.put_i32(modifier);
             out.put_u16(format_code(format_of(formats, i)));
         }
     });

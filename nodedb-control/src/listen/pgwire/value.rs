@@ -16,7 +16,7 @@
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType as Arrow, Int16Type, Int32Type, Int64Type};
 use bytes::{BufMut, BytesMut};
-use nodedb_query::catalog::ResultColumn;
+use nodedb_query::catalog::{CatalogType, ResultColumn};
 use nodedb_types::datetime::Interval;
 use nodedb_types::numeric::Numeric;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value, arrow_map, text, vector};
@@ -27,6 +27,22 @@ use super::reply::{format_of, message};
 /// 2000-01-01 in days and microseconds since 1970-01-01.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_US: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// The value of a parameter that the client sees as `shown`. `None` is NULL.
+pub fn decode_shown(
+    bytes: Option<&[u8]>,
+    format: Format,
+    data_type: &DataType,
+    shown: Option<CatalogType>,
+) -> Result<Value> {
+    match (shown, format, bytes) {
+        (Some(CatalogType::Oid), Format::Binary, Some(bytes)) => {
+            let n = u32::from_be_bytes(fixed(bytes, data_type)?);
+            Value::Int8(i64::from(n)).coerce(data_type)
+        }
+        _ => decode(bytes, format, data_type),
+    }
+}
 
 /// A parameter's value. `None` is NULL.
 pub fn decode(bytes: Option<&[u8]>, format: Format, data_type: &DataType) -> Result<Value> {
@@ -215,7 +231,11 @@ pub fn data_rows(
             for (i, column) in columns.iter().enumerate() {
                 let array = batch.column(i).as_ref();
                 let format = format_of(formats, i);
-                if let Err(e) = cell(out, array, row, &column.data_type, format, scratch) {
+                let done = match (column.shown_as, format) {
+                    (Some(CatalogType::Oid), Format::Binary) => oid(out, array, row),
+                    _ => cell(out, array, row, &column.data_type, format, scratch),
+                };
+                if let Err(e) = done {
                     failed = Some(e);
                     break;
                 }
@@ -227,6 +247,20 @@ pub fn data_rows(
         }
     }
     Ok(rows.len())
+}
+
+/// An `oid` in its binary form, with its length in front.
+fn oid(out: &mut BytesMut, array: &dyn Array, row: usize) -> Result<()> {
+    match arrow_map::value_at(array, row, &DataType::Int8)? {
+        Value::Int8(n) => {
+            let n = u32::try_from(n)
+                .map_err(|_| Failure::new(SqlState::NumericOutOfRange, "OID out of range"))?;
+            out.put_u32(4);
+            out.put_u32(n);
+        }
+        _ => out.put_i32(-1),
+    }
+    Ok(())
 }
 
 /// A value with its length in front.

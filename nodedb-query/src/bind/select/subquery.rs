@@ -47,6 +47,7 @@ impl Binder<'_> {
         let column = ResultColumn {
             name: "array_to_string".to_owned(),
             data_type: text,
+            shown_as: None,
         };
         let query = Query {
             rel: Rel::Aggregate {

@@ -205,6 +205,7 @@ impl WriteTemplate {
                 let column = ResultColumn {
                     name: format!("{id:?}"),
                     data_type: e.data_type(),
+                    shown_as: None,
                 };
                 (*id, column)
             })
