@@ -196,7 +196,9 @@ impl Table {
     /// One step of [`Table::visible`], at a snapshot that was just checked. `at`: the version to
     /// begin with, none for the newest; where to go on when something is missing, so that a long
     /// history need not be in memory as a whole. It stays good as long as the snapshot does: what
-    /// stands above a version that can be read is not released.
+    /// stands below a version that the snapshot does not see is not released before. The newest
+    /// one is looked up each time: when it deletes its row, and the snapshot sees that, it may go
+    /// while it is on its way.
     pub fn visible_from<T>(
         &self,
         surrogate: Surrogate,
@@ -204,18 +206,20 @@ impl Table {
         at: &mut Location,
         see: impl FnOnce(Version<'_>) -> T,
     ) -> Result<Option<T>, Missing> {
-        if at.is_none() {
-            *at = self.locations.borrow().get(surrogate);
-        }
+        let mut next = match at.is_none() {
+            true => self.locations.borrow().get(surrogate),
+            false => *at,
+        };
         let log = self.log.borrow();
-        while !at.is_none() {
-            let held = log.read(*at)?;
+        while !next.is_none() {
+            let held = log.read(next)?;
             let version = held.version();
             if version.commit_ts <= snapshot {
                 *at = Location::NONE;
                 return Ok((!version.deleted).then(|| see(version)));
             }
-            *at = version.older;
+            next = version.older;
+            *at = next;
         }
         Ok(None)
     }

@@ -1,13 +1,21 @@
 //! Rows and keys that do not fit the memory there is for them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use nodedb_bridge::event::EventOp;
 use nodedb_bridge::plan::{Output, OutputColumn, SchemaStep, SetExpr};
-use nodedb_types::{CommitTs, IndexId, SqlState};
+use nodedb_types::{ActorId, CommitTs, IndexId, SchemaVersion, ShardId, SqlState, Surrogate};
 
 use super::checkpoints::{checkpoint, deletion, index_steps};
-use super::machine::{Cells, Machine, Node, fails, index_on_n, query, with_collection};
+use super::machine::{Cells, Machine, Node, collection, fails, index_on_n, query, with_collection};
 use crate::io::sim::TearVariant;
+use crate::shard::apply::Commit;
+use crate::shard::effect::RowEffect;
+use crate::shard::table::Table;
+use crate::store::residency::Residency;
+use crate::store::row_log::{Location, RowLog};
 
 const INDEX: IndexId = IndexId(5);
 /// Rows of 4 KB on average.
@@ -257,4 +265,45 @@ fn read_each(node: &mut Node, rows: &Rows, at: CommitTs) -> usize {
         }
     }
     failed
+}
+
+/// A reader waits for what says that a row is gone while the last snapshot that saw the row ends.
+#[test]
+fn a_deletion_may_go_while_it_is_on_its_way_to_a_reader() {
+    let residency = Residency::alone(usize::MAX, true);
+    let log = Rc::new(RefCell::new(RowLog::new(&residency)));
+    let table = Table::new(ShardId(0), collection(), log, &residency);
+    let apply = |op, id: u32, ts, row: &[u8]| {
+        let effect = RowEffect {
+            op,
+            key: id.to_be_bytes()[..].into(),
+            surrogate: Surrogate::new(id).unwrap(),
+            birth: (op != EventOp::Insert).then_some(CommitTs(1)),
+            before: None,
+            after: row.into(),
+        };
+        let commit = Commit {
+            commit_ts: CommitTs(ts),
+            actor: ActorId(1),
+            schema: SchemaVersion(1),
+        };
+        while let Err(missing) = table.try_apply(&effect, commit) {
+            drop(missing.fetch());
+        }
+    };
+    apply(EventOp::Insert, 1, 1, b"row");
+    apply(EventOp::Delete, 1, 2, b"");
+    // Each takes a segment.
+    let long = vec![0; 65_500];
+    (2..42).for_each(|id| apply(EventOp::Insert, id, 3, &long));
+    let (row, snapshot) = (Surrogate::new(1).unwrap(), CommitTs(4));
+    let mut at = Location::NONE;
+    let missing = table
+        .visible_from(row, snapshot, &mut at, |_| ())
+        .unwrap_err();
+    while table.trim(snapshot, None, 100) {}
+    drop(missing.fetch());
+    table.check_snapshot(snapshot).unwrap();
+    let seen = table.visible_from(row, snapshot, &mut at, |_| ());
+    assert_eq!(seen.unwrap(), None);
 }
