@@ -216,17 +216,14 @@ impl Table {
         if self.trim(CommitTs(u64::MAX), None, max) {
             return true;
         }
-        let mut rows = Vec::new();
-        self.locations.borrow().walk(0, |surrogate, location| {
-            rows.push((surrogate, location));
-            rows.len() < max
-        });
-        for &(surrogate, location) in &rows {
-            self.locations.borrow_mut().set(surrogate, Location::NONE);
-            let mut log = self.log.borrow_mut();
+        let Some(taken) = self.locations.borrow_mut().take_some(max) else {
+            return false;
+        };
+        let mut log = self.log.borrow_mut();
+        for location in taken {
             log.supersede(location);
             log.release(location);
         }
-        !rows.is_empty()
+        true
     }
 }

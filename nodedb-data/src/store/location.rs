@@ -76,6 +76,21 @@ impl LocationTable {
         self.chunks.change(chunk).0[slot] = location;
     }
 
+    /// Takes out at most `max` versions of the lowest ids, and their chunk with the last of them;
+    /// `None` when there is no chunk.
+    pub fn take_some(&mut self, max: usize) -> Option<Vec<Location>> {
+        let number = self.chunks.numbers().next()?;
+        let mut chunk = self.chunks.change(number);
+        let held = chunk.0.iter_mut().filter(|l| !l.is_none());
+        let taken: Vec<Location> = held.take(max).map(std::mem::take).collect();
+        let is_empty = chunk.0.iter().all(|l| l.is_none());
+        drop(chunk);
+        if is_empty {
+            self.chunks.remove(number);
+        }
+        Some(taken)
+    }
+
     /// Every id from `from` on that names a version, with it, until `visit` says no.
     pub fn walk(&self, from: u32, mut visit: impl FnMut(Surrogate, Location) -> bool) {
         for (chunk, locations) in self.chunks.iter_from(from / EXTENT_SMALL) {
@@ -134,5 +149,13 @@ mod tests {
             let expected: Vec<u32> = ids.into_iter().filter(|&id| id >= from).collect();
             assert_eq!(seen, expected, "from {from}");
         }
+        let mut taken = Vec::new();
+        while let Some(some) = table.take_some(1) {
+            taken.extend(some.iter().map(|l| (l.0 / 8) as u32));
+        }
+        assert_eq!(
+            (&taken[..], residency.held(Owner::Locations)),
+            (&ids[..], 0)
+        );
     }
 }
