@@ -80,7 +80,7 @@ impl State {
         reply: &Reply,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
-        self.check_keys(table, findings).await?;
+        self.check_keys(table, reply, findings).await?;
         self.check_rows(table, reply, findings).await?;
         for index in table.indexes() {
             if index.built.get() != u32::MAX {
@@ -116,7 +116,12 @@ impl State {
     }
 
     /// As many keys as live rows, each leading to another one.
-    async fn check_keys(&self, table: &Rc<Table>, findings: &mut Vec<Finding>) -> Result<()> {
+    async fn check_keys(
+        &self,
+        table: &Rc<Table>,
+        reply: &Reply,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
         let _held = Held::new(self);
         let mut after: Option<Box<[u8]>> = None;
         let (mut keys, mut led_to) = (0, RowSet::new());
@@ -139,6 +144,10 @@ impl State {
                 }
             }
             self.spend(PIECE as u32 * 2).await;
+            // Writers wait for this walk, which may read the whole key index from the disk.
+            if reply.is_cancelled() {
+                return Err(super::reply::cancelled());
+            }
         }
         if keys != table.rows() {
             let problem = format!("{keys} keys lead to {} rows", table.rows());
