@@ -25,7 +25,7 @@ use crate::pace::Budget;
 
 pub type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Tasks of one core at a time; requests wait in their rings beyond it (B1).
+/// Tasks of one core at a time; requests wait in their rings beyond half of it (B1).
 pub const TASKS_MAX: usize = 1 << 16;
 const WORDS: usize = TASKS_MAX / 64;
 
@@ -134,9 +134,9 @@ impl Executor {
         self.slots.len() - self.free.len() + self.spawned.borrow().len()
     }
 
-    /// True when another task may be started.
+    /// True when another request may be taken: each may start a task of its own, a reading.
     pub fn has_room(&self) -> bool {
-        self.tasks() < TASKS_MAX
+        self.tasks() < TASKS_MAX / 2
     }
 
     /// Tasks that panicked so far.

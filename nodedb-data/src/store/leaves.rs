@@ -205,7 +205,10 @@ impl<L: Leaf> Resident for Kept<L> {
     }
 
     fn admit(self: Rc<Self>) {
-        self.make_ready();
+        // With faults, one that was in memory may have gone meanwhile; then it is read.
+        if self.content.borrow().is_some() {
+            self.make_ready();
+        }
     }
 
     fn expire(&self) {
