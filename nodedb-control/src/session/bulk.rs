@@ -46,7 +46,10 @@ mod tests {
     fn large_is_by_number_and_by_size() {
         assert!(!is_large(&[]));
         assert!(!is_large(&[Value::Int8(1), Value::Vector(vec![0.0; 384])]));
-        assert!(is_large(&vec![Value::Int8(1); BYTES.div_ceil(size_of::<Value>())]));
+        assert!(is_large(&vec![
+            Value::Int8(1);
+            BYTES.div_ceil(size_of::<Value>())
+        ]));
         assert!(is_large(&[Value::Vector(vec![0.0; BYTES / 4])]));
         assert!(is_large(&[Value::Null, Value::Text("x".repeat(BYTES))]));
     }

@@ -518,6 +518,7 @@ impl Binder<'_> {
         if step.columns.len() != start.columns.len() {
             return Err(super::select::unequal_columns("UNION"));
         }
+        check_recursion(&step.rel, &cte.name, &working)?;
         step.rel = self.cast_columns(step.rel, &step.columns, &start.columns, "UNION")?;
         let columns: Vec<(ColumnId, DataType)> = start
             .columns
@@ -704,4 +705,44 @@ pub(super) fn named(
         merged: Vec::new(),
         scan: None,
     })
+}
+
+/// Whether the rows of the round before are read below `rel`.
+fn reads_working(rel: &Rel, working: &str) -> bool {
+    match rel {
+        Rel::Working { name, .. } => name == working,
+        _ => rel.inputs().iter().any(|r| reads_working(r, working)),
+    }
+}
+
+/// Refuses what has no meaning over the rows of one round: an aggregate of them, and a join that
+/// makes rows where they have none.
+fn check_recursion(step: &Rel, cte: &str, working: &str) -> Result<()> {
+    let invalid = |message: String| Err(Failure::new(SqlState::InvalidRecursion, message));
+    match step {
+        Rel::Aggregate {
+            input, aggregates, ..
+        } if !aggregates.is_empty() && reads_working(input, working) => {
+            return invalid(
+                "aggregate functions are not allowed in a recursive query's recursive term"
+                    .to_owned(),
+            );
+        }
+        Rel::Join {
+            kind, left, right, ..
+        } => {
+            let makes_left = matches!(kind, JoinKind::Right | JoinKind::Full);
+            let makes_right = matches!(kind, JoinKind::Left | JoinKind::Full);
+            if makes_left && reads_working(left, working)
+                || makes_right && reads_working(right, working)
+            {
+                return invalid(format!(
+                    "recursive reference to query \"{cte}\" must not appear within an outer join"
+                ));
+            }
+        }
+        _ => {}
+    }
+    let mut inputs = step.inputs().into_iter();
+    inputs.try_for_each(|input| check_recursion(input, cte, working))
 }
