@@ -27,6 +27,8 @@ use crate::wake::Wake;
 pub enum Frame {
     /// Rows, at most `FRAME_BYTES_MAX` or one row.
     Batch(RecordBatch),
+    /// One row of the columns asked for, encoded by `nodedb_types::row`.
+    Row(Box<[u8]>),
     /// The size of a set.
     Count(u64),
     /// Rows that a write changed.

@@ -11,7 +11,7 @@ use nodedb_types::{
 use crate::account::MemoryAccount;
 use crate::op::EngineRank;
 use crate::plan::{
-    Conclude, Decide, Extent, Get, Prepare, SchemaStep, SetQuery, StageRows, WriteBatch,
+    Conclude, Decide, Extent, Get, GetRow, Prepare, SchemaStep, SetQuery, StageRows, WriteBatch,
 };
 use crate::reply::ReplyWriter;
 
@@ -27,7 +27,7 @@ pub struct Statement {
     pub snapshot: CommitTs,
     /// Collections it names, each with the schema version it was planned for. A core refuses
     /// with 40001 (retry) when one of them has changed, and control plans again.
-    pub pins: Vec<(CollectionId, SchemaVersion)>,
+    pub pins: Arc<[(CollectionId, SchemaVersion)]>,
     pub account: Arc<MemoryAccount>,
 }
 
@@ -42,6 +42,8 @@ pub struct Request {
 pub enum Op {
     /// `Batch*`.
     Get(Get),
+    /// `Row` if there is one.
+    GetRow(GetRow),
     /// `Batch*` if rows are to be returned, then `Written`.
     Write(WriteBatch),
     /// `Batch*` or `Count`.

@@ -140,7 +140,7 @@ impl Worker {
             trace: self.trace(),
             deadline_ns: None,
             snapshot,
-            pins: Vec::new(),
+            pins: [].into(),
             account: Arc::new(MemoryAccount::new(self.node.facts.statement_memory_max)),
         })
     }
@@ -150,7 +150,7 @@ impl Worker {
         session: SessionId,
         snapshot: CommitTs,
         deadline_ns: Option<u64>,
-        pins: Vec<(CollectionId, SchemaVersion)>,
+        pins: Arc<[(CollectionId, SchemaVersion)]>,
     ) -> Arc<Statement> {
         Arc::new(Statement {
             session,

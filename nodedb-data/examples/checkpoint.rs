@@ -123,7 +123,7 @@ impl Node {
             trace: TraceId(1),
             deadline_ns: None,
             snapshot: self.clock.now(),
-            pins: Vec::new(),
+            pins: [].into(),
             account: Arc::new(MemoryAccount::new(64 << 20)),
         });
         let request = Request {

@@ -86,7 +86,16 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) -> Result<()> {
 
 /// The key bytes of one value.
 pub fn of(value: &Value) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(16);
+    // Exact for the commonest keys, which then need no second allocation to lose their slack.
+    let bytes = match value {
+        Value::Int2(_) => 3,
+        Value::Int4(_) | Value::Date(_) => 5,
+        Value::Int8(_) | Value::Timestamp(_) | Value::TimestampTz(_) => 9,
+        Value::Uuid(_) => 17,
+        Value::Text(text) => text.len() + 3,
+        _ => 16,
+    };
+    let mut out = Vec::with_capacity(bytes);
     encode(value, &mut out)?;
     Ok(out)
 }

@@ -64,11 +64,7 @@ pub fn encode(values: &[Value], types: &[DataType]) -> Result<Vec<u8>> {
         ));
     }
     let data: usize = values.iter().map(length_bound).sum();
-    let width = if data <= usize::from(u16::MAX) {
-        NARROW
-    } else {
-        WIDE
-    };
+    let width = width_for(data);
     let ends_at = HEADER + values.len().div_ceil(8);
     let data_at = ends_at + values.len() * width;
     if data > ROW_BYTES_MAX {
@@ -91,6 +87,45 @@ pub fn encode(values: &[Value], types: &[DataType]) -> Result<Vec<u8>> {
         return Err(too_big(row.len()));
     }
     Ok(row)
+}
+
+/// A row of some columns of an encoded row, in the order given; a column may come twice. Their
+/// bytes are copied as they are, so no types are needed.
+///
+/// Errors: XX001 when the row is malformed, 54000 above [`ROW_BYTES_MAX`].
+pub fn project(row: &[u8], columns: &[usize]) -> Result<Box<[u8]>> {
+    let view = RowView::new(row)?;
+    let mut data = 0;
+    for &column in columns {
+        data += view.column_bytes(column)?.map_or(0, <[u8]>::len);
+    }
+    let width = width_for(data);
+    let ends_at = HEADER + columns.len().div_ceil(8);
+    let data_at = ends_at + columns.len() * width;
+    if data_at + data > ROW_BYTES_MAX {
+        return Err(too_big(data_at + data));
+    }
+    let mut projected = Vec::with_capacity(data_at + data);
+    projected.extend([VERSION, width as u8]);
+    projected.extend((columns.len() as u16).to_le_bytes());
+    projected.resize(data_at, 0);
+    for (at, &column) in columns.iter().enumerate() {
+        match view.column_bytes(column)? {
+            Some(bytes) => projected.extend_from_slice(bytes),
+            None => projected[HEADER + at / 8] |= 1 << (at % 8),
+        }
+        let end = (projected.len() - data_at) as u32;
+        projected[ends_at + at * width..][..width].copy_from_slice(&end.to_le_bytes()[..width]);
+    }
+    Ok(projected.into_boxed_slice())
+}
+
+/// The width of an end offset for so many bytes of data.
+fn width_for(data: usize) -> usize {
+    match data <= usize::from(u16::MAX) {
+        true => NARROW,
+        false => WIDE,
+    }
 }
 
 fn too_big(bytes: usize) -> Failure {
@@ -326,7 +361,15 @@ pub(crate) mod tests {
             let row = encode(&values, &types).unwrap();
             let view = RowView::new(&row).unwrap();
             prop_assert_eq!(view.columns(), values.len());
+            // Backwards and with one column more than there are, which is NULL.
+            let order: Vec<usize> = (0..=types.len()).rev().collect();
+            let projected = project(&row, &order).unwrap();
+            let backwards = RowView::new(&projected).unwrap();
+            prop_assert_eq!(backwards.columns(), order.len());
+            prop_assert!(backwards.is_null(0));
             for (at, data_type) in types.iter().enumerate().rev() {
+                let moved = backwards.column(types.len() - at, data_type).unwrap().to_owned();
+                prop_assert!(same(&moved, &values[at]));
                 prop_assert!(same(&view.column(at, data_type).unwrap().to_owned(), &values[at]));
             }
             prop_assert_eq!(view.column(values.len(), &DataType::Text(None)).unwrap(), ValueRef::Null);

@@ -10,6 +10,6 @@ pub use set_query::{
     SourceReport, TextStatistics,
 };
 pub use write::{
-    Conclude, Decide, Expected, Get, OnConflict, Outcome, Prepare, RowAction, RowWrite, StageRows,
-    StagedRow, WriteBatch,
+    Conclude, Decide, Expected, Get, GetRow, OnConflict, Outcome, Prepare, RowAction, RowWrite,
+    StageRows, StagedRow, WriteBatch,
 };

@@ -18,6 +18,17 @@ pub struct Get {
     pub output: Arc<[OutputColumn]>,
 }
 
+/// Reads one row by its key, for whoever takes it as it is encoded.
+#[derive(Debug, Clone)]
+pub struct GetRow {
+    pub collection: CollectionId,
+    /// The shard that the key's bytes hash to.
+    pub shard: ShardId,
+    pub key: Box<[u8]>,
+    /// Positions of the wanted columns in the collection.
+    pub columns: Arc<[usize]>,
+}
+
 /// Writes by full key, all on one core: all of them happen or none does, in one turn.
 #[derive(Debug, Clone)]
 pub struct WriteBatch {

@@ -17,6 +17,7 @@ pub fn broken_off() -> Failure {
 pub fn unexpected(frame: &Frame) -> Failure {
     let kind = match frame {
         Frame::Batch(_) => "rows",
+        Frame::Row(_) => "a row",
         Frame::Count(_) => "a count",
         Frame::Written(_) => "a number of written rows",
         Frame::Statistics(_) => "statistics",
@@ -93,6 +94,20 @@ impl Dispatcher {
         })
         .await?;
         Ok(batches)
+    }
+
+    /// One row as it is encoded, if there is one.
+    pub async fn row(&self, reader: ReplyReader) -> Result<Option<Box<[u8]>>> {
+        let mut row = None;
+        self.drain(reader, |frame| match frame {
+            Frame::Row(bytes) => {
+                row = Some(bytes);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        })
+        .await?;
+        Ok(row)
     }
 
     /// The sum of the counts of all cores.

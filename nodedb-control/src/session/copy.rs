@@ -102,7 +102,7 @@ impl Session {
         let bound = self.bind_insert(&collection, &positions, catalog)?;
         let limits = self.limits();
         Ok(Some(CopyIn {
-            caller: self.caller(&bound, &limits),
+            caller: self.caller(bound.pins().clone(), &limits),
             environment: self.worker.environment(&self.info),
             style: style(options, legacy_options)?,
             collection,

@@ -6,6 +6,8 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use futures::stream::LocalBoxStream;
 use nodedb_query::catalog::ResultColumn;
+use nodedb_types::arrow_map::BatchBuilder;
+use nodedb_types::row::RowView;
 use nodedb_types::{Failure, Result};
 
 use super::cancel::Limits;
@@ -43,8 +45,16 @@ pub struct Execution {
     pub tag: Tag,
     /// What the client is told besides, such as that something exists already.
     pub notices: Vec<Failure>,
-    rows: Option<LocalBoxStream<'static, Result<RecordBatch>>>,
+    rows: Rows,
     limits: Option<Limits>,
+}
+
+/// What is still to come.
+enum Rows {
+    None,
+    /// One row, encoded by `nodedb_types::row`.
+    Row(Box<[u8]>),
+    Stream(LocalBoxStream<'static, Result<RecordBatch>>),
 }
 
 impl Execution {
@@ -54,7 +64,18 @@ impl Execution {
             columns: None,
             tag,
             notices: Vec::new(),
-            rows: None,
+            rows: Rows::None,
+            limits: None,
+        }
+    }
+
+    /// At most one row, which is there already, of these columns.
+    pub fn row(columns: Arc<[ResultColumn]>, tag: Tag, row: Option<Box<[u8]>>) -> Execution {
+        Execution {
+            columns: Some(columns),
+            tag,
+            notices: Vec::new(),
+            rows: row.map_or(Rows::None, Rows::Row),
             limits: None,
         }
     }
@@ -65,7 +86,7 @@ impl Execution {
             columns: Some(columns),
             tag,
             notices: Vec::new(),
-            rows: Some(futures::stream::iter(batches.into_iter().map(Ok)).boxed_local()),
+            rows: Rows::Stream(futures::stream::iter(batches.into_iter().map(Ok)).boxed_local()),
             limits: None,
         }
     }
@@ -81,7 +102,7 @@ impl Execution {
             columns: Some(columns),
             tag,
             notices: Vec::new(),
-            rows: Some(rows),
+            rows: Rows::Stream(rows),
             limits: Some(limits),
         }
     }
@@ -92,9 +113,30 @@ impl Execution {
         self
     }
 
+    /// The only row, for those who read encoded rows themselves: `None` when the rows come in
+    /// batches, or when there are no more.
+    pub fn take_row(&mut self) -> Option<Box<[u8]>> {
+        match std::mem::replace(&mut self.rows, Rows::None) {
+            Rows::Row(row) => Some(row),
+            other => {
+                self.rows = other;
+                None
+            }
+        }
+    }
+
+    /// False when there is nothing to come but the row of [`Execution::take_row`].
+    pub fn has_batches(&self) -> bool {
+        matches!(self.rows, Rows::Stream(_))
+    }
+
     /// The next rows; `None` at the end. After a failure there is nothing more.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let Some(rows) = &mut self.rows else {
+        if let Some(row) = self.take_row() {
+            let columns = self.columns.as_deref().unwrap_or_default();
+            return batch_of(columns, &row).map(Some);
+        }
+        let Rows::Stream(rows) = &mut self.rows else {
             return Ok(None);
         };
         let next = match &self.limits {
@@ -102,7 +144,7 @@ impl Execution {
             None => rows.next().await.transpose(),
         };
         if !matches!(next, Ok(Some(_))) {
-            self.rows = None;
+            self.rows = Rows::None;
         }
         next
     }
@@ -115,4 +157,19 @@ impl Execution {
         }
         Ok(batches)
     }
+}
+
+/// An encoded row as a batch.
+fn batch_of(columns: &[ResultColumn], row: &[u8]) -> Result<RecordBatch> {
+    let named: Vec<_> = columns
+        .iter()
+        .map(|column| (column.name.clone(), column.data_type))
+        .collect();
+    let mut builder = BatchBuilder::new(&named);
+    let view = RowView::new(row)?;
+    for (at, column) in columns.iter().enumerate() {
+        builder.push(at, view.column(at, &column.data_type)?)?;
+    }
+    builder.end_row();
+    builder.finish()
 }

@@ -35,7 +35,7 @@ impl Session {
         let analyzed = match analyze {
             false => None,
             true => {
-                let caller = self.caller(bound, limits);
+                let caller = self.caller(bound.pins().clone(), limits);
                 let plan = bound.instantiate(parameters, &environment)?;
                 let again = || match bound.instantiate(parameters, &environment)? {
                     Plan::Write(write) => Ok(*write),

@@ -31,11 +31,12 @@ pub mod utility;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nodedb_query::catalog::SessionInfo;
+use nodedb_bridge::plan::GetRow;
+use nodedb_query::catalog::{ResultColumn, SessionInfo};
 use nodedb_query::plan::{Command, Plan};
 use nodedb_query::{BindContext, Bound};
 use nodedb_types::limits::STATEMENT_RETRIES_MAX;
-use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+use nodedb_types::{CollectionId, DataType, Failure, Result, SchemaVersion, SqlState, Value};
 use sqlparser::ast;
 
 use crate::catalog::snapshot::SessionCatalog;
@@ -240,19 +241,54 @@ impl Session {
     ) -> Result<Execution> {
         let counters = &self.worker.node.counters;
         Counters::add(&counters.statements, 1);
-        let run = self.run_counted(prepared, parameters).await;
+        let limits = self.limits();
+        let run = match self.row_read(prepared, parameters) {
+            Ok(Some(RowRead { pins, get, columns })) => {
+                let caller = self.caller(pins, &limits);
+                let read = std::pin::pin!(read::row(&caller, get));
+                match limits.guard(read).await.flatten() {
+                    Ok(row) => Ok(Execution::row(columns, Tag::Rows("SELECT"), row)),
+                    // The schema moved; the long way tries again.
+                    Err(failure) if failure.retry() => {
+                        Box::pin(self.run_counted(prepared, parameters, limits)).await
+                    }
+                    Err(failure) => Err(failure),
+                }
+            }
+            // On the heap, so that the read of a row is not moved about with room for the rest.
+            Ok(None) => Box::pin(self.run_counted(prepared, parameters, limits)).await,
+            Err(failure) => Err(failure),
+        };
         if run.is_err() {
             Counters::add(&self.worker.node.counters.failures, 1);
         }
         run
     }
 
+    /// The read of one row by its key, if the statement is that: the one that clients run most
+    /// needs neither a plan nor a batch. `None` also when it has to be prepared again.
+    fn row_read(&self, prepared: &Prepared, parameters: &[Value]) -> Result<Option<RowRead>> {
+        let (Kind::Bound(bound), Some(columns)) = (&prepared.kind, &prepared.columns) else {
+            return Ok(None);
+        };
+        let node = &self.worker.node;
+        if prepared.catalog_version != node.catalog.version() {
+            return Ok(None);
+        }
+        let read = bound.row_read(parameters, node.facts.key_seed, node.facts.shards)?;
+        Ok(read.map(|get| RowRead {
+            pins: bound.pins().clone(),
+            get,
+            columns: columns.clone(),
+        }))
+    }
+
     async fn run_counted(
         &mut self,
         prepared: &Rc<Prepared>,
         parameters: &Arc<[Value]>,
+        limits: Limits,
     ) -> Result<Execution> {
-        let limits = self.limits();
         let mut prepared = prepared.clone();
         for attempt in 0.. {
             prepared = self.current(prepared)?;
@@ -302,7 +338,7 @@ impl Session {
     async fn run_bound(
         &self,
         bound: &Arc<Bound>,
-        columns: Option<Arc<[nodedb_query::catalog::ResultColumn]>>,
+        columns: Option<Arc<[ResultColumn]>>,
         parameters: &Arc<[Value]>,
         limits: &Limits,
     ) -> Result<Execution> {
@@ -316,7 +352,7 @@ impl Session {
                 bulk::aside(&self.worker, plan).await??
             }
         };
-        let caller = self.caller(bound, limits);
+        let caller = self.caller(bound.pins().clone(), limits);
         match plan {
             Plan::Write(write) => {
                 let tag = write.command;
@@ -341,14 +377,24 @@ impl Session {
         }
     }
 
-    pub(crate) fn caller(&self, bound: &Bound, limits: &Limits) -> Caller {
+    pub(crate) fn caller(&self, pins: Pins, limits: &Limits) -> Caller {
         Caller {
             worker: self.worker.clone(),
             session: self.place.id,
             limits: limits.clone(),
-            pins: bound.pins().to_vec(),
+            pins,
         }
     }
+}
+
+/// Collections that a statement names, each with the schema version it was prepared for.
+type Pins = Arc<[(CollectionId, SchemaVersion)]>;
+
+/// The read of one row by its key, and the columns that it shows.
+struct RowRead {
+    pins: Pins,
+    get: GetRow,
+    columns: Arc<[ResultColumn]>,
 }
 
 /// On whose behalf cores are asked, and within which limits.
@@ -357,7 +403,7 @@ pub struct Caller {
     pub worker: Rc<Worker>,
     pub session: nodedb_types::SessionId,
     pub limits: Limits,
-    pub pins: Vec<(nodedb_types::CollectionId, nodedb_types::SchemaVersion)>,
+    pub pins: Pins,
 }
 
 impl Caller {

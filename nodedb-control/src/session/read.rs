@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use futures::StreamExt;
 use futures::stream::LocalBoxStream;
 use nodedb_bridge::op::{EngineRank, text};
-use nodedb_bridge::plan::{Get, Order, Output, RankSpec, SetQuery};
+use nodedb_bridge::plan::{Get, GetRow, Order, Output, RankSpec, SetQuery};
 use nodedb_bridge::reply::{Frame, ReplyReader};
 use nodedb_bridge::request::{Op, Statement};
 use nodedb_query::plan::{GetPlan, Plan, SetPlan};
@@ -47,6 +47,18 @@ pub async fn collect(caller: Caller, plan: Plan) -> Result<Vec<RecordBatch>> {
         batches.push(batch?);
     }
     Ok(batches)
+}
+
+/// One row by its key, as it is encoded.
+pub async fn row(caller: &Caller, get: GetRow) -> Result<Option<Box<[u8]>>> {
+    let (statement, _guard) = caller.snapshot();
+    let dispatcher = &caller.worker.dispatcher;
+    let core = dispatcher.core_of(get.shard);
+    let reader = match dispatcher.try_send(core, &statement, Op::GetRow(get)) {
+        Ok(reader) => reader,
+        Err(op) => Box::pin(dispatcher.send(core, &statement, op)).await,
+    };
+    dispatcher.row(reader).await
 }
 
 async fn get_rows(caller: &Caller, plan: GetPlan) -> Result<Vec<RecordBatch>> {

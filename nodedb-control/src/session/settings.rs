@@ -85,6 +85,8 @@ pub struct Settings {
     /// What `RESET` goes back to: the values given when the session began.
     initial: BTreeMap<String, String>,
     reported: Vec<(&'static str, String)>,
+    /// Of `statement_timeout`, which every statement asks for.
+    timeout_ns: Option<u64>,
 }
 
 impl Settings {
@@ -98,6 +100,7 @@ impl Settings {
             values: BTreeMap::new(),
             initial: BTreeMap::new(),
             reported: Vec::new(),
+            timeout_ns: None,
         };
         settings
             .values
@@ -181,6 +184,11 @@ impl Settings {
         }
         self.values
             .insert(definition.name.to_ascii_lowercase(), value);
+        let timeout = self.values.get("statement_timeout");
+        let timeout_ms = timeout
+            .and_then(|value| parse_duration(value))
+            .filter(|ms| *ms > 0);
+        self.timeout_ns = timeout_ms.map(|ms: u64| ms.saturating_mul(1_000_000));
     }
 
     /// Changes that the client has to be told of, once.
@@ -210,9 +218,7 @@ impl Settings {
 
     /// `statement_timeout`, nanoseconds.
     pub fn statement_timeout_ns(&self) -> Option<u64> {
-        let value = self.values.get("statement_timeout")?;
-        let ms: u64 = parse_duration(value)?;
-        (ms > 0).then(|| ms.saturating_mul(1_000_000))
+        self.timeout_ns
     }
 
     /// Whether a NOTICE is sent.

@@ -450,7 +450,7 @@ impl Session {
             worker: self.worker.clone(),
             session: self.place.id,
             limits: limits.clone(),
-            pins: vec![(collection.id, collection.version)],
+            pins: [(collection.id, collection.version)].into(),
         };
         let (statement, _guard) = caller.snapshot();
         let dispatcher = &self.worker.dispatcher;

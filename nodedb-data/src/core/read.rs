@@ -4,11 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nodedb_bridge::op::EngineRank;
-use nodedb_bridge::plan::{Get, LeafReport, SetQuery};
+use nodedb_bridge::plan::{Get, GetRow, LeafReport, SetQuery};
 use nodedb_bridge::reply::Frame;
 use nodedb_bridge::request::Statement;
 use nodedb_types::limits::EXPRESSION_ROWS_MAX;
-use nodedb_types::{CollectionId, CommitTs, IndexId, Result, ShardId, Surrogate};
+use nodedb_types::{CollectionId, CommitTs, IndexId, Result, ShardId, Surrogate, row};
 
 use super::output::{Output, OutputRow, filter};
 use super::reply::Reply;
@@ -61,13 +61,7 @@ impl State {
         let mut held_bytes = 0;
         for (n, (shard, key)) in get.keys.iter().enumerate() {
             let table = self.table(*shard, get.collection)?;
-            loop {
-                let changed = self.changed.wait();
-                if !table.claims.borrow().delay_key(key, statement.snapshot) {
-                    break;
-                }
-                self.wait_for(changed, statement, reply).await?;
-            }
+            self.settle_key(&table, key, statement, reply).await?;
             self.find(&table, key, statement, |row| match get.filter {
                 None => output.push(row),
                 Some(_) => {
@@ -104,6 +98,40 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Answers `Op::GetRow`.
+    pub async fn get_row(&self, statement: &Statement, get: &GetRow, reply: &Reply) -> Result<()> {
+        self.check_pins(statement)?;
+        let table = self.table(get.shard, get.collection)?;
+        self.settle_key(&table, &get.key, statement, reply).await?;
+        let mut found = None;
+        self.find(&table, &get.key, statement, |row| {
+            found = Some(row::project(row.row, &get.columns)?);
+            Ok(())
+        })
+        .await?;
+        match found {
+            Some(row) => reply.send(Frame::Row(row)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until nothing that the statement must see at this key is still to be applied.
+    async fn settle_key(
+        &self,
+        table: &Table,
+        key: &[u8],
+        statement: &Statement,
+        reply: &Reply,
+    ) -> Result<()> {
+        loop {
+            let changed = self.changed.wait();
+            if !table.claims.borrow().delay_key(key, statement.snapshot) {
+                return Ok(());
+            }
+            self.wait_for(changed, statement, reply).await?;
+        }
     }
 
     async fn send_output(&self, output: &mut Output, reply: &Reply) -> Result<()> {

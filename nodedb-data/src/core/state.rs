@@ -125,7 +125,7 @@ impl State {
     /// Fails with 40001 (retry) when a collection that the statement names has changed.
     pub fn check_pins(&self, statement: &Statement) -> Result<()> {
         let catalog = self.catalog.borrow();
-        for (id, version) in &statement.pins {
+        for (id, version) in &*statement.pins {
             if catalog.get(id).is_none_or(|c| c.version != *version) {
                 return Err(stale_schema(*id));
             }

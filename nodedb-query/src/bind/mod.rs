@@ -25,6 +25,7 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use nodedb_bridge::plan::GetRow;
 use nodedb_types::{
     Collection, CollectionId, DataType, Failure, Result, SchemaVersion, SqlState, Value, limits,
 };
@@ -59,7 +60,7 @@ pub struct Bound {
     parameters_shown: Vec<Option<CatalogType>>,
     columns: Vec<ResultColumn>,
     command: Command,
-    pins: Vec<(CollectionId, SchemaVersion)>,
+    pins: Arc<[(CollectionId, SchemaVersion)]>,
     template: Template,
 }
 
@@ -110,7 +111,7 @@ pub fn bind(
         parameters_shown: binder.parameters_shown,
         columns,
         command,
-        pins: binder.pins,
+        pins: binder.pins.into(),
         template,
     })
 }
@@ -136,23 +137,14 @@ impl Bound {
     }
 
     /// The collections it reads or writes, each with the schema version it was bound to.
-    pub fn pins(&self) -> &[(CollectionId, SchemaVersion)] {
+    pub fn pins(&self) -> &Arc<[(CollectionId, SchemaVersion)]> {
         &self.pins
     }
 
     /// A plan for one execution. `parameters`: values of [`Bound::parameters`] types.
     /// Fails when a value does not fit where the plan needs it.
     pub fn instantiate(&self, parameters: &[Value], environment: &Environment) -> Result<Plan> {
-        if parameters.len() != self.parameters.len() {
-            return Err(Failure::new(
-                SqlState::ProtocolViolation,
-                format!(
-                    "bind message supplies {} parameters, but prepared statement requires {}",
-                    parameters.len(),
-                    self.parameters.len()
-                ),
-            ));
-        }
+        self.check_count(parameters)?;
         let given = Given::new(parameters, environment);
         match &self.template {
             Template::Query(query, key_read) => {
@@ -165,6 +157,40 @@ impl Bound {
             }
             Template::Write(write) => write.instantiate(&given),
         }
+    }
+}
+
+impl Bound {
+    /// The read of one row that the statement is, if it needs nothing but the row: no filter, and
+    /// columns alone to show, of types whose value is the same in a row and in Arrow. Its columns
+    /// are those of [`Bound::columns`]. It gives the rows that the plan would give.
+    ///
+    /// `key_seed`, `shards`: as in [`Environment`].
+    pub fn row_read(
+        &self,
+        parameters: &[Value],
+        key_seed: u64,
+        shards: u16,
+    ) -> Result<Option<GetRow>> {
+        let Template::Query(_, Some(read)) = &self.template else {
+            return Ok(None);
+        };
+        self.check_count(parameters)?;
+        read.row(parameters, key_seed, shards)
+    }
+
+    fn check_count(&self, parameters: &[Value]) -> Result<()> {
+        if parameters.len() == self.parameters.len() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            SqlState::ProtocolViolation,
+            format!(
+                "bind message supplies {} parameters, but prepared statement requires {}",
+                parameters.len(),
+                self.parameters.len()
+            ),
+        ))
     }
 }
 

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use nodedb_bridge::plan::{Get, OutputColumn};
-use nodedb_types::{Collection, Result};
+use nodedb_bridge::plan::{Get, GetRow, OutputColumn};
+use nodedb_types::{Collection, DataType, Result, Value};
 
 use super::{bare_column, chain_of, output_positions, within};
 use crate::bind::Query;
@@ -23,6 +23,32 @@ pub(crate) struct KeyRead {
     key: Expr,
     output: Arc<[OutputColumn]>,
     projection: Arc<Projection>,
+    /// Positions of the columns shown; `None` when not every one is the row's own value.
+    shown: Option<Arc<[usize]>>,
+}
+
+/// Whether Arrow's form of a value gives back the very value. Open numerics lose trailing zeros
+/// there and intervals have another range.
+fn is_same_in_arrow(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Numeric(_) | DataType::Interval => false,
+        DataType::Bool
+        | DataType::Int2
+        | DataType::Int4
+        | DataType::Int8
+        | DataType::Float4
+        | DataType::Float8
+        | DataType::Text(_)
+        | DataType::Bytea
+        | DataType::Uuid
+        | DataType::Date
+        | DataType::Timestamp
+        | DataType::TimestampTz
+        | DataType::Jsonb
+        | DataType::Vector(_)
+        | DataType::Geometry(_)
+        | DataType::Geography(_) => true,
+    }
 }
 
 impl KeyRead {
@@ -48,12 +74,22 @@ impl KeyRead {
             return None;
         }
         let mut output = Vec::new();
+        let mut positions = Vec::with_capacity(query.columns.len());
         let mut expressions = Vec::with_capacity(query.columns.len());
         for (id, shown) in &query.columns {
             let e = chain.column(*id, shown.data_type);
-            if !matches!(e, Expr::Column { outer: false, .. }) {
+            let Expr::Column {
+                id, outer: false, ..
+            } = &e
+            else {
                 return None;
-            }
+            };
+            positions.push(scan.position(*id).filter(|position| {
+                let data_type = &scan.collection.columns[*position].data_type;
+                *data_type == shown.data_type
+                    && shown.shown_as.is_none()
+                    && is_same_in_arrow(data_type)
+            }));
             expressions.push(output_positions(e, scan, &mut output)?);
         }
         let columns = query.columns.iter().map(|(_, c)| c.clone()).collect();
@@ -62,16 +98,50 @@ impl KeyRead {
             key: (**key).clone(),
             output: output.into(),
             projection: Arc::new(Projection::new(columns, expressions)),
+            shown: positions.into_iter().collect(),
         })
+    }
+
+    /// The read of the row alone; `None` when it needs the plan, or when no row can have the key.
+    pub(crate) fn row(
+        &self,
+        parameters: &[Value],
+        key_seed: u64,
+        shards: u16,
+    ) -> Result<Option<GetRow>> {
+        let Some(columns) = &self.shown else {
+            return Ok(None);
+        };
+        let value = match &self.key {
+            Expr::Parameter(index, data_type) => match parameters.get(*index) {
+                Some(value) => value.clone().coerce(data_type)?,
+                None => return Ok(None),
+            },
+            Expr::Constant(value, _) => value.clone(),
+            _ => return Ok(None),
+        };
+        let Some(Some(key)) = within(&value, self.key_type()) else {
+            return Ok(None);
+        };
+        let key = key_bytes(&key)?;
+        Ok(Some(GetRow {
+            collection: self.collection.id,
+            shard: nodedb_types::key::shard_of(&key, key_seed, shards),
+            key,
+            columns: columns.clone(),
+        }))
+    }
+
+    fn key_type(&self) -> &DataType {
+        let position = self.collection.key.expect("a read by key has one");
+        &self.collection.columns[position].data_type
     }
 
     /// The plan for one execution; `None` when the value cannot be compared as a key, so that the
     /// rules in general have to find a plan.
     pub(crate) fn instantiate(&self, given: &Given<'_>) -> Result<Option<GetPlan>> {
         let value = given.value(&self.key)?;
-        let position = self.collection.key.expect("a read by key has one");
-        let data_type = &self.collection.columns[position].data_type;
-        let Some(key) = within(&value, data_type) else {
+        let Some(key) = within(&value, self.key_type()) else {
             return Ok(None);
         };
         let mut keys = Vec::with_capacity(1);

@@ -431,6 +431,43 @@ fn a_read_by_key_planned_beforehand_is_the_one_that_the_rules_find() {
 }
 
 #[test]
+fn a_row_is_read_alone_where_that_gives_what_the_plan_gives() {
+    let db = Db::filled();
+    let environment = db.environment();
+    let read = |sql: &str, value: &Value| {
+        let bound = db.bind(sql, &[]).unwrap();
+        let value = std::slice::from_ref(value);
+        let parameters = &value[..bound.parameters().len()];
+        let read = bound.row_read(parameters, environment.key_seed, environment.shards);
+        let Plan::Get(plan) = bound.instantiate(parameters, &environment).unwrap() else {
+            panic!("{sql}: no read by key");
+        };
+        read.unwrap().map(|read| {
+            let key = (read.shard, read.key);
+            assert_eq!(
+                (read.collection, vec![key]),
+                (plan.get.collection, plan.get.keys)
+            );
+            read.columns.to_vec()
+        })
+    };
+    let two = Value::Int8(2);
+    let by_id = |columns: &str| format!("SELECT {columns} FROM packages WHERE id = $1");
+    assert_eq!(
+        read(&by_id("name, id, name AS again"), &two),
+        Some(vec![1, 0, 1])
+    );
+    assert_eq!(
+        read("SELECT id FROM packages WHERE id = 2", &two),
+        Some(vec![0])
+    );
+    assert_eq!(read(&by_id("embedding"), &two).map(|c| c.len()), Some(1));
+    // Open numerics are normalised on the way through Arrow, and no row has these keys.
+    assert_eq!(read(&by_id("id, price"), &two), None);
+    assert_eq!(read(&by_id("id"), &Value::Null), None);
+}
+
+#[test]
 fn explain_names_sets_and_order() {
     let db = Db::filled();
     let plan = db

@@ -5,6 +5,7 @@
 //! followed ends it. While a statement runs, the socket is watched: when the client goes away the
 //! statement is cancelled.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use futures::future::{Either, select};
 use nodedb_types::{Failure, Result, SqlState};
 use tokio::net::TcpStream;
 
-use super::extended::Extended;
+use super::extended::{Extended, Left, execute};
 use super::frame::{Message, Opening};
 use super::reply::{self, Severity};
 use super::socket::{End, OUT_BYTES, Socket};
@@ -193,7 +194,9 @@ impl Connection {
                 Ok(Message::Terminate) => return Ok(()),
                 Ok(Message::Query(text)) => {
                     self.extended.sync();
-                    self.simple(&text).await?;
+                    // On the heap, as all that is long: the future of the read of a row, which is
+                    // moved for every message, should have no room for it.
+                    Box::pin(self.simple(&text)).await?;
                     self.ready();
                 }
                 // Left over from a COPY that has failed already.
@@ -204,7 +207,16 @@ impl Connection {
                         session,
                         extended,
                     } = self;
-                    extended.handle(message, socket, session).await?;
+                    match extended.at_once(message, socket, session) {
+                        Left::Nothing => {}
+                        Left::Run { portal, rows_max } => {
+                            let run = execute(&portal, rows_max, socket, session).await;
+                            extended.ran(run, socket)?;
+                        }
+                        Left::Message(message) => {
+                            Box::pin(extended.handle(message, socket, session)).await?;
+                        }
+                    }
                 }
                 Err(failure) if kind == b'Q' => {
                     reply::failure(&mut self.socket.out, Severity::Error, &failure, 0);
@@ -258,8 +270,10 @@ impl Connection {
                 )));
             }
             let none = Arc::default();
-            let run = self.session.run(&prepared, &none);
-            let mut execution = watched(&mut self.socket, run).await??;
+            let mut execution = {
+                let run = pin!(self.session.run(&prepared, &none));
+                watched(&mut self.socket, run).await??
+            };
             show(&mut self.socket, &self.session, &mut execution).await?;
         }
         Ok(())
@@ -328,16 +342,16 @@ pub(super) async fn copy(
     if let Some(failure) = failed {
         return Err(Stop::Failed(failure));
     }
-    let mut execution = watched(socket, copy.finish()).await??;
+    let mut execution = watched(socket, pin!(copy.finish())).await??;
     show(socket, session, &mut execution).await
 }
 
 /// Awaits work unless the client goes away first.
 pub(super) async fn watched<T>(
     socket: &mut Socket,
-    work: impl Future<Output = T>,
+    work: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, End> {
-    let (work, gone) = (std::pin::pin!(work), std::pin::pin!(socket.gone()));
+    let gone = std::pin::pin!(socket.gone());
     match select(work, gone).await {
         Either::Left((output, _)) => Ok(output),
         Either::Right(((), _)) => Err(End::Gone),
@@ -373,7 +387,12 @@ async fn show(
     if let Some(columns) = &columns {
         reply::row_description(&mut socket.out, columns, &[]);
         let mut scratch = String::new();
-        while let Some(batch) = watched(socket, execution.next()).await?? {
+        if let Some(row) = execution.take_row() {
+            value::data_row(&mut socket.out, &row, columns, &[], &mut scratch)?;
+            socket.flush_if_full().await?;
+            sent = 1;
+        }
+        while let Some(batch) = watched(socket, pin!(execution.next())).await?? {
             let mut from = 0;
             while from < batch.num_rows() {
                 let rows = from..batch.num_rows();
@@ -411,6 +430,7 @@ pub(super) fn count_rows(session: &Session, sent: u64) {
 pub(super) fn complete(socket: &mut Socket, tag: &Tag, sent: u64) {
     match tag {
         Tag::Empty => reply::empty(&mut socket.out, reply::EMPTY_QUERY),
+        Tag::Rows(word) => reply::rows_complete(&mut socket.out, word, sent),
         tag => reply::command_complete(&mut socket.out, &tag.text(sent)),
     }
 }

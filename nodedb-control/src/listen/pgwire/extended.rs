@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,15 +33,75 @@ use crate::sql::{ddl, parse};
 /// OID that a client gives a parameter whose type it leaves open: none, or `unknown`.
 const UNKNOWN_OIDS: [u32; 2] = [0, 705];
 
+/// By name, of which the empty one is the most used.
+struct Named<T> {
+    unnamed: Option<T>,
+    named: HashMap<String, T>,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Named<T> {
+        Named {
+            unnamed: None,
+            named: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Named<T> {
+    fn get(&self, name: &str) -> Option<&T> {
+        match name {
+            "" => self.unnamed.as_ref(),
+            name => self.named.get(name),
+        }
+    }
+
+    fn insert(&mut self, name: String, value: T) {
+        if name.is_empty() {
+            self.unnamed = Some(value);
+        } else {
+            self.named.insert(name, value);
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        match name {
+            "" => self.unnamed = None,
+            name => drop(self.named.remove(name)),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.unnamed = None;
+        self.named.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.named.len() + usize::from(self.unnamed.is_some())
+    }
+}
+
 /// A statement's name stands for nothing when its text was blank.
 type Statement = Option<Rc<Prepared>>;
 
 /// A statement with its parameters, and how far its rows have been sent.
-struct Portal {
+pub struct Portal {
     statement: Statement,
     parameters: Arc<[Value]>,
     formats: Vec<Format>,
     run: RefCell<Run>,
+}
+
+/// What is left to do of a message.
+pub enum Left {
+    Nothing,
+    /// To [`execute`] this portal.
+    Run {
+        portal: Rc<Portal>,
+        rows_max: u32,
+    },
+    /// To [`Extended::handle`] it.
+    Message(Message),
 }
 
 /// Where a portal's execution stands.
@@ -67,10 +128,10 @@ enum Deferred {
 
 #[derive(Default)]
 pub struct Extended {
-    statements: HashMap<String, Statement>,
+    statements: Named<Statement>,
     /// Parameters that clients declared to be of the catalog's own types, by statement.
     declared: HashMap<String, Vec<Option<CatalogType>>>,
-    portals: HashMap<String, Rc<Portal>>,
+    portals: Named<Rc<Portal>>,
     /// Skipping up to the Sync.
     failed: Cell<bool>,
     deferred: Vec<Deferred>,
@@ -125,7 +186,43 @@ impl Extended {
         Ok(())
     }
 
-    /// A message other than a simple query.
+    /// Does of a message other than a simple query what takes no waiting.
+    pub fn at_once(
+        &mut self,
+        message: Message,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Left {
+        if matches!(message, Message::Sync) {
+            if !self.deferred.is_empty() {
+                return Left::Message(message);
+            }
+            self.end(socket, session);
+            return Left::Nothing;
+        }
+        if self.failed.get() {
+            return Left::Nothing;
+        }
+        self.answered(message, socket, session)
+            .unwrap_or_else(|failure| {
+                self.fail(&mut socket.out, &failure, 0);
+                Left::Nothing
+            })
+    }
+
+    /// Tells the client when a portal's run has failed; only the end of the connection is left.
+    pub(super) fn ran(&mut self, run: Result<(), Stop>, socket: &mut Socket) -> Result<(), End> {
+        match run {
+            Ok(()) => Ok(()),
+            Err(Stop::Failed(failure)) => {
+                self.fail(&mut socket.out, &failure, 0);
+                Ok(())
+            }
+            Err(Stop::End(end)) => Err(end),
+        }
+    }
+
+    /// A message that [`Extended::at_once`] left.
     pub async fn handle(
         &mut self,
         message: Message,
@@ -135,17 +232,8 @@ impl Extended {
         if matches!(message, Message::Sync) {
             return self.finish(socket, session).await;
         }
-        if self.failed.get() {
-            return Ok(());
-        }
-        match self.step(message, socket, session).await {
-            Ok(()) => Ok(()),
-            Err(Stop::Failed(failure)) => {
-                self.fail(&mut socket.out, &failure, 0);
-                Ok(())
-            }
-            Err(Stop::End(end)) => Err(end),
-        }
+        let run = self.step(message, socket, session).await;
+        self.ran(run, socket)
     }
 
     /// Runs what waited for the Sync, then says that the session is ready.
@@ -169,12 +257,17 @@ impl Extended {
                 Err(Stop::End(end)) => return Err(end),
             }
         }
+        self.end(socket, session);
+        Ok(())
+    }
+
+    /// The answer to a Sync.
+    fn end(&mut self, socket: &mut Socket, session: &mut Session) {
         self.sync();
         for (name, value) in session.settings.take_reported() {
             reply::parameter_status(&mut socket.out, name, &value);
         }
         reply::ready(&mut socket.out);
-        Ok(())
     }
 
     /// Where answers go: behind the write that waits, if there is one.
@@ -190,12 +283,14 @@ impl Extended {
         }
     }
 
-    async fn step(
+    /// Answers a message that concerns statements and portals by name alone, and finds the portal
+    /// of an Execute that need not wait for its Sync.
+    fn answered(
         &mut self,
         message: Message,
         socket: &mut Socket,
-        session: &mut Session,
-    ) -> Result<(), Stop> {
+        session: &Session,
+    ) -> Result<Left, Failure> {
         match message {
             Message::Parse { name, text, types } => {
                 self.parse(name, &text, &types, session)?;
@@ -232,6 +327,39 @@ impl Extended {
                 self.answer(socket, |out| reply::empty(out, reply::CLOSE_COMPLETE));
             }
             Message::Execute { portal, rows_max } => {
+                let found = self.portal(&portal)?.clone();
+                if !self.runs_now(&found) {
+                    return Ok(Left::Message(Message::Execute { portal, rows_max }));
+                }
+                if let Some(statement) = &found.statement
+                    && found.is_waiting()
+                {
+                    self.forget(&statement.parsed.statement)?;
+                }
+                return Ok(Left::Run {
+                    portal: found,
+                    rows_max,
+                });
+            }
+            other => return Ok(Left::Message(other)),
+        }
+        Ok(Left::Nothing)
+    }
+
+    /// Whether an Execute need not wait for its Sync: it writes nothing, or has done so already,
+    /// and no write waits in front of it.
+    fn runs_now(&self, portal: &Portal) -> bool {
+        !(portal.writes() && portal.is_waiting()) && self.deferred.is_empty()
+    }
+
+    async fn step(
+        &mut self,
+        message: Message,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Result<(), Stop> {
+        match message {
+            Message::Execute { portal, rows_max } => {
                 self.execute(&portal, rows_max, socket, session).await?;
             }
             Message::Flush => {
@@ -242,8 +370,12 @@ impl Extended {
                 }
                 socket.flush().await?;
             }
-            // The connection deals with these itself.
-            Message::Sync
+            // They were answered at once, or the connection deals with them itself.
+            Message::Parse { .. }
+            | Message::Bind(_)
+            | Message::Describe(_)
+            | Message::Close(_)
+            | Message::Sync
             | Message::Query(_)
             | Message::CopyData(_)
             | Message::CopyDone
@@ -260,7 +392,7 @@ impl Extended {
         types: &[u32],
         session: &Session,
     ) -> Result<(), Failure> {
-        if !name.is_empty() && self.statements.contains_key(&name) {
+        if !name.is_empty() && self.statements.get(&name).is_some() {
             return Err(Failure::new(
                 SqlState::DuplicatePreparedStatement,
                 format!("prepared statement \"{name}\" already exists"),
@@ -331,7 +463,7 @@ impl Extended {
 
     fn bind(&mut self, bind: Bind) -> Result<(), Failure> {
         let statement = self.statement(&bind.statement)?.clone();
-        if !bind.portal.is_empty() && self.portals.contains_key(&bind.portal) {
+        if !bind.portal.is_empty() && self.portals.get(&bind.portal).is_some() {
             return Err(Failure::new(
                 SqlState::DuplicateCursor,
                 format!("cursor \"{}\" already exists", bind.portal),
@@ -374,6 +506,7 @@ impl Extended {
         Ok(())
     }
 
+    /// An Execute that waits for its Sync, or a COPY.
     async fn execute(
         &mut self,
         name: &str,
@@ -386,8 +519,7 @@ impl Extended {
             Deferred::Execute { portal, .. } => portal.writes(),
             Deferred::Output(_) => false,
         };
-        let first = matches!(*portal.run.borrow(), Run::Waiting);
-        if portal.writes() && first {
+        if portal.writes() && portal.is_waiting() {
             if self.copied || self.deferred.iter().any(waits) {
                 return Err(Stop::Failed(several_writes()));
             }
@@ -401,13 +533,6 @@ impl Extended {
                 });
                 return copy(socket, session, data).await;
             }
-        } else if self.deferred.is_empty() {
-            if let Some(statement) = &portal.statement
-                && first
-            {
-                self.forget(&statement.parsed.statement)?;
-            }
-            return execute(&portal, rows_max, socket, session).await;
         }
         self.deferred.push(Deferred::Execute { portal, rows_max });
         Ok(())
@@ -417,6 +542,11 @@ impl Extended {
 impl Portal {
     fn writes(&self) -> bool {
         self.statement.as_ref().is_some_and(|s| s.writes())
+    }
+
+    /// It has not been run.
+    fn is_waiting(&self) -> bool {
+        matches!(*self.run.borrow(), Run::Waiting)
     }
 }
 
@@ -453,7 +583,7 @@ fn describe(out: &mut BytesMut, columns: Option<&Columns>, formats: &[Format]) {
 }
 
 /// Runs a portal, or goes on with it, and sends at most `rows_max` rows (0: all).
-async fn execute(
+pub(super) async fn execute(
     portal: &Rc<Portal>,
     rows_max: u32,
     socket: &mut Socket,
@@ -469,12 +599,14 @@ async fn execute(
     });
     let (mut execution, rest) = match state {
         Run::Waiting => {
-            let run = session.run(statement, &portal.parameters);
-            let mut execution = watched(socket, run).await??;
+            let mut execution = {
+                let run = pin!(session.run(statement, &portal.parameters));
+                watched(socket, run).await??
+            };
             notices(socket, session, &mut execution);
-            (Box::new(execution), None)
+            (execution, None)
         }
-        Run::Open { execution, rest } => (execution, rest),
+        Run::Open { execution, rest } => (*execution, rest),
         Run::Ended { wrote: true, .. } => {
             return Err(Stop::Failed(Failure::new(
                 SqlState::ObjectNotInPrerequisiteState,
@@ -491,11 +623,16 @@ async fn execute(
         0 => u64::MAX,
         n => u64::from(n),
     };
-    let (sent, rest) = rows(portal, &mut execution, rest, limit, socket).await?;
+    let (sent, rest) = match rest.is_none() && !execution.has_batches() {
+        true => (row(portal, &mut execution, socket)?, None),
+        // On the heap, so that the read of a row is not moved about with room for it.
+        false => Box::pin(rows(portal, &mut execution, rest, limit, socket)).await?,
+    };
     count_rows(session, sent);
     if sent == limit {
         // The end is not known until another row is asked for, as in PostgreSQL.
         reply::empty(&mut socket.out, reply::PORTAL_SUSPENDED);
+        let execution = Box::new(execution);
         portal.run.replace(Run::Open { execution, rest });
         return Ok(());
     }
@@ -505,6 +642,22 @@ async fn execute(
         wrote: statement.writes(),
     });
     Ok(())
+}
+
+/// Sends the only row, if there is one; gives the number of rows.
+fn row(portal: &Portal, execution: &mut Execution, socket: &mut Socket) -> Result<u64> {
+    let (Some(columns), Some(row)) = (execution.columns.clone(), execution.take_row()) else {
+        return Ok(0);
+    };
+    let mut scratch = String::new();
+    value::data_row(
+        &mut socket.out,
+        &row,
+        &columns,
+        &portal.formats,
+        &mut scratch,
+    )?;
+    Ok(1)
 }
 
 /// Sends up to `limit` rows; gives their number and what is left of the last batch.
@@ -523,7 +676,7 @@ async fn rows(
     while sent < limit {
         let batch = match rest.take() {
             Some(batch) => batch,
-            None => match watched(socket, execution.next()).await?? {
+            None => match watched(socket, pin!(execution.next())).await?? {
                 Some(batch) => batch,
                 None => break,
             },

@@ -97,14 +97,14 @@ pub fn opening(buffer: &mut BytesMut) -> Result<Option<Opening>> {
     if buffer.len() < length {
         return Ok(None);
     }
-    let mut body = Body(buffer.split_to(length).freeze());
-    body.0.advance(4);
+    let mut body = Body::new(buffer.split_to(length).freeze());
+    body.u32()?;
     let code = body.u32()?;
     let opening = match code {
         CODE_SSL | CODE_GSS => Opening::Encryption,
         CODE_CANCEL => Opening::Cancel {
             process: body.u32()?,
-            secret: body.0.split_off(0),
+            secret: body.rest(),
         },
         version => Opening::Startup {
             major: (version >> 16) as u16,
@@ -151,15 +151,15 @@ pub fn frame(buffer: &mut BytesMut) -> Result<Option<Frame>> {
         // Room is made as bytes arrive, never by the declared length alone.
         return Ok(None);
     }
-    let mut body = buffer.split_to(1 + length).freeze();
-    body.advance(5);
+    buffer.advance(5);
+    let body = buffer.split_to(length - 4).freeze();
     Ok(Some(Frame { kind, body }))
 }
 
 impl Frame {
     /// Decodes the body. An error concerns this message alone.
     pub fn decode(self) -> Result<Message> {
-        let mut body = Body(self.body);
+        let mut body = Body::new(self.body);
         let message = match self.kind {
             b'Q' => Message::Query(body.string()?),
             b'P' => Message::Parse {
@@ -183,14 +183,14 @@ impl Frame {
             },
             b'H' => Message::Flush,
             b'S' => Message::Sync,
-            b'd' => Message::CopyData(body.0.split_off(0)),
+            b'd' => Message::CopyData(body.rest()),
             b'c' => Message::CopyDone,
             b'f' => Message::CopyFail(body.string()?),
             b'X' => Message::Terminate,
             b'F' => return Err(Failure::unsupported("the function call message")),
             _ => return Err(violation("no authentication is in progress")),
         };
-        match body.0.is_empty() {
+        match body.left() == 0 {
             true => Ok(message),
             false => Err(violation("invalid message format: bytes are left over")),
         }
@@ -201,36 +201,57 @@ fn violation(message: &str) -> Failure {
     Failure::new(SqlState::ProtocolViolation, message)
 }
 
-/// A body that is being read; every read is checked.
-struct Body(Bytes);
+/// A body that is being read; every read is checked. It is cut by position and not by splitting
+/// the buffer, which would count references for every field.
+struct Body {
+    bytes: Bytes,
+    at: usize,
+}
 
 impl Body {
-    fn need(&self, bytes: usize) -> Result<()> {
-        match self.0.len() >= bytes {
-            true => Ok(()),
-            false => Err(violation("insufficient data left in message")),
+    fn new(bytes: Bytes) -> Body {
+        Body { bytes, at: 0 }
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    fn take(&mut self, length: usize) -> Result<&[u8]> {
+        if self.left() < length {
+            return Err(violation("insufficient data left in message"));
         }
+        let from = self.at;
+        self.at += length;
+        Ok(&self.bytes[from..self.at])
+    }
+
+    fn number<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut number = [0; N];
+        number.copy_from_slice(self.take(N)?);
+        Ok(number)
     }
 
     fn u16(&mut self) -> Result<u16> {
-        self.need(2)?;
-        Ok(self.0.get_u16())
+        self.number().map(u16::from_be_bytes)
     }
 
     fn u32(&mut self) -> Result<u32> {
-        self.need(4)?;
-        Ok(self.0.get_u32())
+        self.number().map(u32::from_be_bytes)
+    }
+
+    /// Everything that is left.
+    fn rest(&mut self) -> Bytes {
+        let from = std::mem::replace(&mut self.at, self.bytes.len());
+        self.bytes.slice(from..)
     }
 
     fn string(&mut self) -> Result<String> {
-        let end = self
-            .0
-            .iter()
-            .position(|b| *b == 0)
-            .ok_or_else(|| violation("invalid string in message"))?;
-        let bytes = self.0.split_to(end);
-        self.0.advance(1);
-        match std::str::from_utf8(&bytes) {
+        let end = self.bytes[self.at..].iter().position(|b| *b == 0);
+        let end = end.ok_or_else(|| violation("invalid string in message"))?;
+        let bytes = self.take(end + 1)?;
+        let bytes = &bytes[..end];
+        match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
             Err(e) => Err(Failure::new(
                 SqlState::CharacterNotInRepertoire,
@@ -266,13 +287,13 @@ impl Body {
                 _ => Err(violation("invalid length of a parameter")),
             };
         };
-        self.need(length)?;
-        Ok(Some(self.0.split_to(length)))
+        let from = self.at;
+        self.take(length)?;
+        Ok(Some(self.bytes.slice(from..self.at)))
     }
 
     fn target(&mut self) -> Result<Target> {
-        self.need(1)?;
-        match self.0.get_u8() {
+        match self.number().map(u8::from_be_bytes)? {
             b'S' => Ok(Target::Statement(self.string()?)),
             b'P' => Ok(Target::Portal(self.string()?)),
             other => Err(violation(&format!("invalid target {other} of a message"))),

@@ -75,6 +75,30 @@ pub fn command_complete(out: &mut BytesMut, tag: &str) {
     message(out, b'C', |out| string(out, tag));
 }
 
+/// The completion of a statement that gave `rows` rows.
+pub fn rows_complete(out: &mut BytesMut, word: &str, rows: u64) {
+    message(out, b'C', |out| {
+        out.put_slice(word.as_bytes());
+        out.put_u8(b' ');
+        decimal(out, rows);
+        out.put_u8(0);
+    });
+}
+
+fn decimal(out: &mut BytesMut, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}
+
 pub fn parameter_description(out: &mut BytesMut, oids: impl ExactSizeIterator<Item = u32>) {
     message(out, b't', |out| {
         out.put_u16(oids.len() as u16);

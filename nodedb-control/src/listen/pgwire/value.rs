@@ -19,6 +19,7 @@ use bytes::{BufMut, BytesMut};
 use nodedb_query::catalog::{CatalogType, ResultColumn};
 use nodedb_types::datetime::Interval;
 use nodedb_types::numeric::Numeric;
+use nodedb_types::row::{RowView, ValueRef};
 use nodedb_types::{DataType, Failure, Result, SqlState, Value, arrow_map, text, vector};
 
 use super::frame::Format;
@@ -261,6 +262,59 @@ fn oid(out: &mut BytesMut, array: &dyn Array, row: usize) -> Result<()> {
         _ => out.put_i32(-1),
     }
     Ok(())
+}
+
+/// Writes an encoded row as a DataRow message: what [`data_rows`] writes for a batch of it.
+pub fn data_row(
+    out: &mut BytesMut,
+    row: &[u8],
+    columns: &[ResultColumn],
+    formats: &[Format],
+    scratch: &mut String,
+) -> Result<()> {
+    let view = RowView::new(row)?;
+    let start = out.len();
+    let mut written = Ok(());
+    message(out, b'D', |out| {
+        out.put_u16(columns.len() as u16);
+        for (i, column) in columns.iter().enumerate() {
+            written = view
+                .column(i, &column.data_type)
+                .map(|value| row_cell(out, value, format_of(formats, i), scratch));
+            if written.is_err() {
+                break;
+            }
+        }
+    });
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+/// A value of an encoded row with its length in front.
+fn row_cell(out: &mut BytesMut, value: ValueRef<'_>, format: Format, scratch: &mut String) {
+    match value {
+        ValueRef::Null => out.put_i32(-1),
+        ValueRef::Text(text) => {
+            out.put_u32(text.len() as u32);
+            out.put_slice(text.as_bytes());
+        }
+        value => {
+            let at = out.len();
+            out.put_u32(0);
+            match format {
+                Format::Text => {
+                    scratch.clear();
+                    text::format(&value.to_owned(), scratch);
+                    out.put_slice(scratch.as_bytes());
+                }
+                Format::Binary => encode_value(out, &value.to_owned()),
+            }
+            let length = (out.len() - at - 4) as u32;
+            out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        }
+    }
 }
 
 /// A value with its length in front.
@@ -525,5 +579,78 @@ mod tests {
             decode(None, Format::Binary, &DataType::Int4).expect("NULL"),
             Value::Null
         );
+    }
+
+    #[test]
+    fn an_encoded_row_is_written_as_its_batch_is() {
+        let values = [
+            (DataType::Bool, Value::Bool(false)),
+            (DataType::Int2, Value::Int2(i16::MIN)),
+            (DataType::Int4, Value::Int4(-1)),
+            (DataType::Int8, Value::Int8(i64::MIN)),
+            (DataType::Float4, Value::Float4(-0.0)),
+            (DataType::Float8, Value::Float8(f64::NAN)),
+            (DataType::Text(Some(9)), Value::Text("two\nlines".into())),
+            (DataType::Text(None), Value::Null),
+            (DataType::Bytea, Value::Bytea(vec![0, 92, 255])),
+            (DataType::Uuid, Value::Uuid([9; 16])),
+            (DataType::Date, Value::Date(-1)),
+            (DataType::Timestamp, Value::Timestamp(1)),
+            (DataType::TimestampTz, Value::TimestampTz(-1)),
+            (DataType::Jsonb, Value::Jsonb("[1.50, null]".into())),
+            (DataType::Vector(Some(2)), Value::Vector(vec![0.1, -0.0])),
+            (DataType::Vector(None), Value::Vector(vec![1e-9])),
+            (DataType::Int8, Value::Null),
+        ];
+        let columns: Vec<ResultColumn> = values
+            .iter()
+            .map(|(data_type, _)| ResultColumn {
+                name: data_type.name(),
+                data_type: *data_type,
+                shown_as: None,
+            })
+            .collect();
+        let types: Vec<DataType> = values.iter().map(|(data_type, _)| *data_type).collect();
+        let named: Vec<_> = columns
+            .iter()
+            .map(|c| (c.name.clone(), c.data_type))
+            .collect();
+        let mut builder = arrow_map::BatchBuilder::new(&named);
+        for (at, (_, value)) in values.iter().enumerate() {
+            builder.push_value(at, value).expect("it is of its type");
+        }
+        builder.end_row();
+        let batch = builder.finish().expect("a batch");
+        let values: Vec<Value> = values.into_iter().map(|(_, value)| value).collect();
+        let row = nodedb_types::row::encode(&values, &types).expect("a row");
+        let mut scratch = String::new();
+        for format in [Format::Text, Format::Binary] {
+            let (mut from_row, mut from_batch) = (BytesMut::new(), BytesMut::new());
+            data_row(&mut from_row, &row, &columns, &[format], &mut scratch).expect("written");
+            let rows = data_rows(
+                &mut from_batch,
+                &batch,
+                &columns,
+                &[format],
+                0..1,
+                usize::MAX,
+                &mut scratch,
+            );
+            assert_eq!(rows.expect("written"), 1);
+            assert_eq!(from_row, from_batch);
+        }
+        // What is no row leaves nothing behind.
+        let mut out = BytesMut::new();
+        data_row(&mut out, b"no row", &columns, &[], &mut scratch).expect_err("malformed");
+        let short = nodedb_types::row::encode(&[Value::Text("x".into())], &[DataType::Text(None)]);
+        data_row(
+            &mut out,
+            &short.expect("a row"),
+            &columns,
+            &[],
+            &mut scratch,
+        )
+        .expect_err("of another type");
+        assert!(out.is_empty());
     }
 }

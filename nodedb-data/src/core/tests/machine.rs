@@ -11,8 +11,9 @@ use nodedb_bridge::account::MemoryAccount;
 use nodedb_bridge::clock::{Clock, SnapshotSlot, Snapshots, TimeSource};
 use nodedb_bridge::op::{EngineOp, ordered};
 use nodedb_bridge::plan::{
-    Conclude, Decide, Expected, Get, OnConflict, Order, Outcome, Output, OutputColumn, Prepare,
-    RowAction, RowWrite, SchemaStep, SetExpr, SetQuery, Source, StageRows, StagedRow, WriteBatch,
+    Conclude, Decide, Expected, Get, GetRow, OnConflict, Order, Outcome, Output, OutputColumn,
+    Prepare, RowAction, RowWrite, SchemaStep, SetExpr, SetQuery, Source, StageRows, StagedRow,
+    WriteBatch,
 };
 use nodedb_bridge::reply::{Frame, ReplyReader, open};
 use nodedb_bridge::request::{Op, Request, Statement};
@@ -20,6 +21,7 @@ use nodedb_bridge::upcall::Upcall;
 use nodedb_bridge::wiring::{Depths, EventEnds, WorkerEnds, wire};
 use nodedb_types::arrow_map::value_at;
 use nodedb_types::limits::REPLY_CREDITS;
+use nodedb_types::row::RowView;
 use nodedb_types::schema::IndexState;
 use nodedb_types::{
     ActorId, Collection, CollectionId, Column, CommitTs, CoreId, DataType, Engine, Failure, Index,
@@ -272,7 +274,7 @@ impl Node {
             trace: TraceId(1),
             deadline_ns: Some(self.time.monotonic_ns() + 5_000_000_000),
             snapshot,
-            pins: Vec::new(),
+            pins: [].into(),
             account: Arc::new(MemoryAccount::new(64 << 20)),
         })
     }
@@ -376,8 +378,39 @@ impl Node {
         self.finish(reader)
     }
 
-    /// The row with this id as of a snapshot: `n` and the text.
+    /// The row with this id as of a snapshot: `n` and the text. It is asked for in both ways.
     pub fn get_at(&mut self, id: i64, at: CommitTs) -> Option<Result<Option<Cells>>> {
+        let alone = self.get_row_at(id, at)?;
+        let read = self.get_batch_at(id, at)?;
+        Some(alone.and_then(|alone| {
+            let read = read?;
+            assert_eq!(alone, read, "a row is the same alone and in a batch");
+            Ok(read)
+        }))
+    }
+
+    fn get_row_at(&mut self, id: i64, at: CommitTs) -> Option<Result<Option<Cells>>> {
+        let (shard, key) = self.place(id);
+        let get = GetRow {
+            collection: COLLECTION,
+            shard,
+            key,
+            columns: [1, 2].into(),
+        };
+        let core = self.core_of(shard);
+        let reader = self.send(core, self.statement_at(at), Op::GetRow(get));
+        let answer = self.finish(reader)?;
+        let row = answer.frames.iter().find_map(|frame| match frame {
+            Frame::Row(row) => {
+                let view = RowView::new(row).unwrap();
+                Some(cells(view.to_values(&TYPES[1..]).unwrap()))
+            }
+            _ => None,
+        });
+        Some(answer.result.map(|()| row))
+    }
+
+    fn get_batch_at(&mut self, id: i64, at: CommitTs) -> Option<Result<Option<Cells>>> {
         let (shard, key) = self.place(id);
         let get = Get {
             collection: COLLECTION,

@@ -82,7 +82,7 @@ impl Server {
             trace: TraceId(1),
             deadline_ns: None,
             snapshot: self.clock.now(),
-            pins: Vec::new(),
+            pins: [].into(),
             account: Arc::new(MemoryAccount::new(1 << 20)),
         });
         let request = Request {

@@ -105,7 +105,7 @@ impl Session {
                 trace: TraceId(1),
                 deadline_ns: Some(1_000_000_000),
                 snapshot,
-                pins: Vec::new(),
+                pins: [].into(),
                 account: Arc::new(MemoryAccount::new(memory)),
             }),
         }
