@@ -144,6 +144,18 @@ impl Scan {
     pub(crate) fn position(&self, id: ColumnId) -> Option<usize> {
         self.columns.iter().position(|c| *c == id)
     }
+
+    /// Whether the indexes are asked for nothing but truths that are whole terms of a condition.
+    /// Scores, and truths inside other expressions, are columns that only the executor can test.
+    pub(crate) fn is_plain(&self, condition: &Expr) -> bool {
+        let extra = |id: ColumnId| self.extras.iter().find(|extra| extra.column == id);
+        match condition {
+            Expr::Column { id, .. } => extra(*id).is_none_or(|extra| !extra.is_score()),
+            Expr::And(terms) | Expr::Or(terms) => terms.iter().all(|term| self.is_plain(term)),
+            Expr::Not(inner) | Expr::IsNull(inner) => self.is_plain(inner),
+            other => other.columns().iter().all(|(id, _)| extra(*id).is_none()),
+        }
+    }
 }
 
 #[derive(Clone)]

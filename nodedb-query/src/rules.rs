@@ -121,7 +121,7 @@ pub(crate) fn chain_of(rel: &Rel) -> Option<Chain> {
         Rel::Filter { input, predicate } => {
             let mut chain = chain_of(input).filter(Chain::is_open)?;
             let predicate = chain.resolve(predicate.clone());
-            if is_outside(&predicate) {
+            if is_outside(&predicate) || !chain.scan.is_plain(&predicate) {
                 return None;
             }
             chain.conjuncts.extend(predicate.conjuncts());

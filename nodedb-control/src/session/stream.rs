@@ -8,7 +8,8 @@ use std::sync::Arc;
 use futures::StreamExt;
 use nodedb_bridge::port::{STREAM_COLUMNS, StreamEvent, StreamRequest, StreamRows};
 use nodedb_query::catalog::{ResultColumn, similar};
-use nodedb_types::{CommitTs, Failure, Result, SqlState, Value};
+use nodedb_types::schema::Stream;
+use nodedb_types::{Collection, CommitTs, Failure, Result, SqlState, StreamId, Value};
 use sqlparser::ast;
 
 use super::cancel::Limits;
@@ -28,8 +29,8 @@ pub fn columns() -> Arc<[ResultColumn]> {
         .collect()
 }
 
-/// Begins to read a stream by its name. 42704 when there is none.
-pub fn open(node: &Node, name: &str, since: Option<CommitTs>, follow: bool) -> Result<StreamRows> {
+/// A stream and its collection, by the stream's name. 42704 when there is none.
+fn find(node: &Node, name: &str) -> Result<(Arc<Stream>, Arc<Collection>)> {
     let catalog = node.catalog.load();
     let stream = catalog.stream(name).ok_or_else(|| {
         let failure = Failure::new(
@@ -45,6 +46,28 @@ pub fn open(node: &Node, name: &str, since: Option<CommitTs>, follow: bool) -> R
     let collection = catalog
         .collection_by_id(stream.collection)
         .ok_or_else(|| Failure::internal("a change stream without its collection"))?;
+    Ok((stream.clone(), collection.clone()))
+}
+
+/// The stream that has this name now. 42704 when there is none.
+pub fn id_of(node: &Node, name: &str) -> Result<StreamId> {
+    Ok(find(node, name)?.0.id)
+}
+
+/// Begins to read a stream by its name. 42704 when there is none, 55000 for a position that no
+/// commit has had yet, as after a return to an older copy of the data.
+pub fn open(node: &Node, name: &str, since: Option<CommitTs>, follow: bool) -> Result<StreamRows> {
+    let (stream, collection) = find(node, name)?;
+    let newest = node.clock.now();
+    if let Some(since) = since
+        && since.0 > newest.0.saturating_add(1)
+    {
+        return Err(Failure::new(
+            SqlState::ObjectNotInPrerequisiteState,
+            format!("position {since} is ahead of everything committed"),
+        )
+        .with_detail(format!("the newest position is {newest}")));
+    }
     let reader = node.streams.get().ok_or_else(|| {
         Failure::new(
             SqlState::CannotConnectNow,
@@ -52,8 +75,8 @@ pub fn open(node: &Node, name: &str, since: Option<CommitTs>, follow: bool) -> R
         )
     })?;
     reader.open(StreamRequest {
-        stream: stream.clone(),
-        collection: collection.clone(),
+        stream,
+        collection,
         since,
         follow,
     })

@@ -331,6 +331,18 @@ impl Session {
                     ast::DiscardObject::TEMP => "DISCARD TEMP",
                 })))
             }
+            // There are no cursors to close and no channels that a session listens to, which is all
+            // that pools of connections ask for between two users.
+            ast::Statement::Close {
+                cursor: ast::CloseCursor::All,
+            } => Ok(Execution::done(Tag::Plain("CLOSE CURSOR ALL"))),
+            ast::Statement::Close {
+                cursor: ast::CloseCursor::Specific { name },
+            } => Err(Failure::new(
+                SqlState::InvalidCursorName,
+                format!("cursor \"{name}\" does not exist"),
+            )),
+            ast::Statement::UNLISTEN { .. } => Ok(Execution::done(Tag::Plain("UNLISTEN"))),
             // A listener that keeps statements by name has forgotten them by now; the others keep none.
             ast::Statement::Deallocate { .. } => Ok(Execution::done(Tag::Plain("DEALLOCATE"))),
             // Listeners that can receive rows begin it themselves.

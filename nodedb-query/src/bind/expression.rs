@@ -444,6 +444,13 @@ pub(super) fn string_value(value: &ast::Value) -> Result<String> {
     }
 }
 
+/// A literal with an exponent that has more digits than NUMERIC: whoever writes one means a float.
+fn float_literal(text: &str) -> Option<Expr> {
+    let value: f64 = text.parse().ok()?;
+    let is_float = text.contains(['e', 'E']) && value.is_finite() && value != 0.0;
+    is_float.then(|| Expr::Constant(Value::Float8(value), DataType::Float8))
+}
+
 /// A number without a type: integer, bigint, or numeric, the first that holds it.
 pub(super) fn number(text: &str) -> Result<Expr> {
     if text.bytes().all(|b| b.is_ascii_digit() || b == b'-') {
@@ -454,7 +461,10 @@ pub(super) fn number(text: &str) -> Result<Expr> {
             return Ok(Expr::Constant(Value::Int8(value), DataType::Int8));
         }
     }
-    let value = nodedb_types::numeric::Numeric::parse(text)?;
+    let value = match nodedb_types::numeric::Numeric::parse(text) {
+        Ok(value) => value,
+        Err(failure) => return float_literal(text).ok_or(failure),
+    };
     let data_type = super::numeric_type(&value);
     Ok(Expr::Constant(Value::Numeric(value), data_type))
 }

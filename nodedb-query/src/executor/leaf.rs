@@ -77,30 +77,15 @@ impl LeafTable {
         raise(e, &|id| self.type_of(id))
     }
 
-    /// Scores are no condition that a core can test.
+    /// Whether the cores can test a condition.
     fn is_pushable(&self, e: &DfExpr) -> bool {
         self.raise(e).is_some_and(|e| {
             let known = |id: &ColumnId| {
                 self.scan.position(*id).is_some()
-                    || self
-                        .scan
-                        .extras
-                        .iter()
-                        .any(|x| x.column == *id && !x.is_score())
+                    || self.scan.extras.iter().any(|x| x.column == *id)
             };
-            e.columns().iter().all(|(id, _)| known(id)) && self.is_plain(&e)
+            e.columns().iter().all(|(id, _)| known(id)) && self.scan.is_plain(&e)
         })
-    }
-
-    /// `text_match` is answered as a whole condition, not inside another expression.
-    fn is_plain(&self, e: &Expr) -> bool {
-        let extra = |id: &ColumnId| self.scan.extras.iter().any(|x| x.column == *id);
-        match e {
-            Expr::Column { .. } => true,
-            Expr::And(terms) | Expr::Or(terms) => terms.iter().all(|t| self.is_plain(t)),
-            Expr::Not(inner) | Expr::IsNull(inner) => self.is_plain(inner),
-            other => !other.columns().iter().any(|(id, _)| extra(id)),
-        }
     }
 }
 

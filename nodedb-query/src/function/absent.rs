@@ -84,7 +84,6 @@ static ABSENT: &[&str] = &[
     "percentile_disc",
     "pg_advisory_lock",
     "pg_advisory_unlock",
-    "pg_advisory_unlock_all",
     "pg_advisory_xact_lock",
     "pg_blocking_pids",
     "pg_cancel_backend",

@@ -32,6 +32,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     stable("session_user", &[], T, |_, e| text(e.session.user.clone()), "the user"),
     stable("user", &[], T, |_, e| text(e.session.user.clone()), "the user"),
     stable("current_role", &[], T, |_, e| text(e.session.user.clone()), "the user"),
+    // Sessions hold no such locks, so each has given up all of its own.
+    stable("pg_advisory_unlock_all", &[], T, |_, _| text(String::new()), "nothing; there are no advisory locks"),
     stable("pg_backend_pid", &[], DataType::Int4, |_, e| Ok(Value::Int4(e.session.process_id)), "the session's number"),
     row("current_schema", &[], T, |_| text("public"), "the schema that names are looked up in"),
     row("current_schemas", &[Argument::Is(B)], T, |v| arguments!(v, Value::Bool(implicit) => text(if *implicit { "{pg_catalog,public}" } else { "{public}" })), "the schemas that names are looked up in"),

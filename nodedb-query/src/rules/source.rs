@@ -30,7 +30,23 @@ impl<'a> Sources<'a> {
 
     /// The set of rows for which every condition is true.
     pub(crate) fn set_of_all(&mut self, conjuncts: Vec<Expr>) -> Result<SetExpr> {
-        self.junction(conjuncts, true)
+        let known = conjuncts.into_iter().map(|e| self.without_null_queries(e));
+        let known = known.collect();
+        self.junction(known, true)
+    }
+
+    /// A NULL text query is unknown for every row.
+    fn without_null_queries(&self, e: Expr) -> Expr {
+        e.replace(&|part| match part {
+            Expr::Column { id, data_type, .. } => {
+                let extra = self.scan.extras.iter().find(|extra| extra.column == *id)?;
+                let query = extra.query.constant()?;
+                query
+                    .is_null()
+                    .then(|| Expr::Constant(Value::Null, *data_type))
+            }
+            _ => None,
+        })
     }
 
     /// The set of rows for which a condition is true.

@@ -43,8 +43,14 @@ pub(super) async fn events(
                     let _ = begun_tx.send(Err(failure));
                 }
                 Ok(rows) => {
+                    let opened = stream::id_of(&worker.node, &name);
+                    let is_there = || match stream::id_of(&worker.node, &name) {
+                        Ok(id) if Ok(id) == opened => Ok(()),
+                        Ok(_) => Err(dropped(&name)),
+                        Err(failure) => Err(failure),
+                    };
                     if begun_tx.send(Ok(())).is_ok() {
-                        send(rows, &pieces_tx).await;
+                        send(rows, is_there, &pieces_tx).await;
                     }
                 }
             }
@@ -71,9 +77,17 @@ fn since(query: &str, headers: &HeaderMap) -> Result<Option<CommitTs>> {
     let last = headers
         .get("last-event-id")
         .map(|v| v.to_str().unwrap_or_default());
-    let asked = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("since="));
+    let mut asked = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        asked = Some(pair.strip_prefix("since=").ok_or_else(|| {
+            let name = pair.split('=').next().unwrap_or_default();
+            Failure::new(
+                SqlState::InvalidParameterValue,
+                format!("\"{name}\" is no parameter of a change stream"),
+            )
+            .with_hint("?since= chooses where to begin")
+        })?);
+    }
     let Some(text) = last.or(asked) else {
         return Ok(None);
     };
@@ -86,17 +100,34 @@ fn since(query: &str, headers: &HeaderMap) -> Result<Option<CommitTs>> {
     }
 }
 
-async fn send(mut rows: StreamRows, pieces: &mpsc::Sender<Bytes>) {
+/// Another stream has the name now.
+fn dropped(name: &str) -> Failure {
+    Failure::new(
+        SqlState::UndefinedObject,
+        format!("change stream \"{name}\" was dropped"),
+    )
+}
+
+/// Sends events until the client goes, or until there is something wrong, of which `is_there` is
+/// asked whenever nothing has come for a while.
+async fn send(
+    mut rows: StreamRows,
+    is_there: impl Fn() -> Result<()>,
+    pieces: &mpsc::Sender<Bytes>,
+) {
     loop {
         let next = tokio::select! {
             next = tokio::time::timeout(HEARTBEAT, rows.next()) => next,
             () = pieces.closed() => return,
         };
         let text = match next {
-            Err(_) => ":\n\n".to_owned(),
+            Err(_) => is_there().map(|()| ":\n\n".to_owned()),
             Ok(None) => return,
-            Ok(Some(Ok(events))) => events.iter().map(event).collect(),
-            Ok(Some(Err(failure))) => {
+            Ok(Some(events)) => events.map(|events| events.iter().map(event).collect()),
+        };
+        let text = match text {
+            Ok(text) => text,
+            Err(failure) => {
                 let json = body::failure_json(&failure);
                 // The client may be gone; there is nothing more to say either way.
                 let _ = pieces
@@ -151,5 +182,6 @@ mod tests {
         assert_eq!(since("since=5", &headers).expect("fine"), Some(CommitTs(9)));
         assert_eq!(since("", &HeaderMap::new()).expect("fine"), None);
         since("since=x", &HeaderMap::new()).expect_err("no timestamp");
+        since("sinc=5", &HeaderMap::new()).expect_err("no parameter");
     }
 }

@@ -209,9 +209,16 @@ impl Connection {
                     } = self;
                     match extended.at_once(message, socket, session) {
                         Left::Nothing => {}
-                        Left::Run { portal, rows_max } => {
+                        Left::Run {
+                            portal,
+                            rows_max,
+                            ends,
+                        } => {
                             let run = execute(&portal, rows_max, socket, session).await;
-                            extended.ran(run, socket)?;
+                            match ends {
+                                true => extended.ended(run, socket, session)?,
+                                false => extended.ran(run, socket)?,
+                            }
                         }
                         Left::Message(message) => {
                             Box::pin(extended.handle(message, socket, session)).await?;

@@ -95,10 +95,12 @@ pub struct Portal {
 /// What is left to do of a message.
 pub enum Left {
     Nothing,
-    /// To [`execute`] this portal.
+    /// To [`execute`] this portal, then [`Extended::ran`]. `ends`: it waited for this Sync, so the
+    /// session is ready afterwards.
     Run {
         portal: Rc<Portal>,
         rows_max: u32,
+        ends: bool,
     },
     /// To [`Extended::handle`] it.
     Message(Message),
@@ -194,11 +196,23 @@ impl Extended {
         session: &mut Session,
     ) -> Left {
         if matches!(message, Message::Sync) {
-            if !self.deferred.is_empty() {
-                return Left::Message(message);
-            }
-            self.end(socket, session);
-            return Left::Nothing;
+            return match &self.deferred[..] {
+                [] => {
+                    self.end(socket, session);
+                    Left::Nothing
+                }
+                // One write, as is common, with nothing behind it.
+                [Deferred::Execute { portal, rows_max }] => {
+                    let (portal, rows_max) = (portal.clone(), *rows_max);
+                    self.deferred.clear();
+                    Left::Run {
+                        portal,
+                        rows_max,
+                        ends: true,
+                    }
+                }
+                _ => Left::Message(message),
+            };
         }
         if self.failed.get() {
             return Left::Nothing;
@@ -208,6 +222,25 @@ impl Extended {
                 self.fail(&mut socket.out, &failure, 0);
                 Left::Nothing
             })
+    }
+
+    /// Tells the client when the run of a portal that waited for its Sync has failed, and that the
+    /// session is ready; only the end of the connection is left.
+    pub(super) fn ended(
+        &mut self,
+        run: Result<(), Stop>,
+        socket: &mut Socket,
+        session: &mut Session,
+    ) -> Result<(), End> {
+        match run {
+            Ok(()) => {}
+            Err(Stop::Failed(failure)) => {
+                reply::failure(&mut socket.out, Severity::Error, &failure, 0);
+            }
+            Err(Stop::End(end)) => return Err(end),
+        }
+        self.end(socket, session);
+        Ok(())
     }
 
     /// Tells the client when a portal's run has failed; only the end of the connection is left.
@@ -339,6 +372,7 @@ impl Extended {
                 return Ok(Left::Run {
                     portal: found,
                     rows_max,
+                    ends: false,
                 });
             }
             other => return Ok(Left::Message(other)),
