@@ -114,6 +114,8 @@ impl Walk<'_> {
             }
             let entries = stretches.next(self.cx, length).await?;
             let Some((last, _)) = entries.last() else {
+                // Rows that were not met have left the index, or moved behind the walk, meanwhile.
+                self.take(gather, &[]).await?;
                 return Ok(true);
             };
             self.take(gather, &entries).await?;
