@@ -250,7 +250,8 @@ impl Shell {
             .flat_map(|word| [word.to_owned(), word.to_lowercase()])
             .collect();
         let names = "SELECT c.relname FROM pg_catalog.pg_class c UNION SELECT a.attname FROM \
-                     pg_catalog.pg_attribute a WHERE a.attnum > 0";
+                     pg_catalog.pg_attribute a WHERE a.attnum > 0 UNION SELECT s.name FROM \
+                     pg_catalog.ndb_streams s";
         if let Ok(rows) = self.client.sql(names, &[]).await
             && let Ok(rows) = rows.collect().await
         {
@@ -270,7 +271,7 @@ const KEYWORDS: &str = "\
     SELECT FROM WHERE AND OR NOT NULL ORDER BY GROUP HAVING LIMIT OFFSET JOIN LEFT RIGHT FULL INNER \
     CROSS ON USING UNION INTERSECT EXCEPT DISTINCT INSERT INTO VALUES UPDATE SET DELETE RETURNING \
     CONFLICT DO NOTHING CREATE COLLECTION TABLE INDEX CHANGE STREAM DROP EXISTS PRIMARY KEY WITH \
-    EXPLAIN ANALYZE SHOW DESCRIBE CHECK COPY BIGINT INT TEXT BOOLEAN NUMERIC DOUBLE PRECISION UUID \
+    SINCE STREAMS JOBS COLLECTIONS EXPLAIN ANALYZE SHOW DESCRIBE CHECK COPY BIGINT INT TEXT BOOLEAN NUMERIC DOUBLE PRECISION UUID \
     BYTEA DATE TIMESTAMP TIMESTAMPTZ INTERVAL JSONB VECTOR GEOGRAPHY GEOMETRY POINT text_match \
     bm25_score ST_DWithin ST_Point ST_Distance fulltext rtree hnsw btree vector_cosine_ops count \
     sum avg min max between like is in asc desc";

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use nodedb_bridge::port::{EventLog, LogPage, LogQuery, OpenEventLog};
-use nodedb_types::limits::{STREAM_LOG_BYTES_PER_SECOND, STREAM_READERS_MAX};
+use nodedb_types::limits::{STREAM_LOG_BYTES_PER_SECOND, STREAM_LOG_READERS_MAX};
 use nodedb_types::{Failure, Result, SqlState};
 
 type Answer = oneshot::Sender<Result<LogPage>>;
 /// Every reader has at most one page asked for.
-const QUEUE: usize = STREAM_READERS_MAX;
+const QUEUE: usize = STREAM_LOG_READERS_MAX;
 
 /// The readers' way to whoever reads the log for them.
 pub struct LogClient {

@@ -18,9 +18,9 @@ use nodedb_bridge::port::{
 };
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::EventEnds;
-use nodedb_types::limits::STREAM_READERS_MAX;
+use nodedb_types::limits::{STREAM_LOG_READERS_MAX, STREAM_LOG_WAIT_MS_MAX, STREAM_READERS_MAX};
 use nodedb_types::{Failure, Result, SqlState};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::bus::{Bus, BusLimits};
 use crate::log::LogClient;
@@ -36,7 +36,12 @@ pub struct Shared {
     /// More is final than before.
     pub news: Notify,
     pub log: LogClient,
+    /// Turns to hold a page of the log.
+    turns: Arc<Semaphore>,
 }
+
+/// A read's turn to hold a page of the log: [`STREAM_LOG_READERS_MAX`] have one at a time.
+pub type Turn = OwnedSemaphorePermit;
 
 /// The plane without its thread: for the thread, and for whoever steps it by hand.
 pub struct Plane {
@@ -54,6 +59,26 @@ impl Shared {
         }
         advanced
     }
+
+    /// A turn to read back from the log, in the order of asking. 53300 when none has come for
+    /// long.
+    pub async fn turn(&self) -> Result<Turn> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        let wait = Duration::from_millis(STREAM_LOG_WAIT_MS_MAX);
+        // reason: readers that have stalled may hold every turn.
+        match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(no_turn()),
+        }
+    }
+}
+
+fn no_turn() -> Failure {
+    let message = "too many change streams are being read back from the log";
+    Failure::new(SqlState::TooManyConnections, message)
+        .with_detail(format!("At most {STREAM_LOG_READERS_MAX} are at a time."))
 }
 
 /// A read that was asked for.
@@ -62,6 +87,8 @@ pub struct Opened {
     to: StreamSender,
     gone: ReaderGone,
     seat: Seat,
+    /// Of a read that ends, from the beginning.
+    turn: Option<Turn>,
 }
 
 /// Counts a reader for as long as it is served.
@@ -78,6 +105,7 @@ impl Drop for Seat {
 pub struct Streams {
     opened: mpsc::Sender<Opened>,
     readers: Arc<AtomicUsize>,
+    turns: Arc<Semaphore>,
 }
 
 impl StreamReader for Streams {
@@ -92,12 +120,23 @@ impl StreamReader for Streams {
         if taken >= STREAM_READERS_MAX {
             return Err(full());
         }
+        // A read that goes on takes a turn when it needs one, and gives it back.
+        let turn = match request.follow {
+            true => None,
+            false => Some(
+                self.turns
+                    .clone()
+                    .try_acquire_owned()
+                    .map_err(|_| no_turn())?,
+            ),
+        };
         let (to, gone, rows) = stream_rows();
         let opened = Opened {
             request,
             to,
             gone,
             seat,
+            turn,
         };
         self.opened.try_send(opened).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => full(),
@@ -112,16 +151,19 @@ impl StreamReader for Streams {
 /// The two ends by which reads are opened.
 fn opening() -> (Streams, mpsc::Receiver<Opened>) {
     let (opened, requests) = mpsc::channel(STREAM_READERS_MAX);
-    let readers = Arc::new(AtomicUsize::new(0));
-    (Streams { opened, readers }, requests)
+    let streams = Streams {
+        opened,
+        readers: Arc::new(AtomicUsize::new(0)),
+        turns: Arc::new(Semaphore::new(STREAM_LOG_READERS_MAX)),
+    };
+    (streams, requests)
 }
 
 impl Plane {
     /// A plane over cores that have recovered, and the handle for control.
     pub fn new(ends: EventEnds, clock: Arc<Clock>, log: LogClient) -> (Plane, Streams) {
         let (streams, requests) = opening();
-        let readers = streams.readers.clone();
-        (Plane::of(ends, clock, log, requests, readers), streams)
+        (Plane::of(ends, clock, log, requests, &streams), streams)
     }
 
     fn of(
@@ -129,16 +171,17 @@ impl Plane {
         clock: Arc<Clock>,
         log: LogClient,
         requests: mpsc::Receiver<Opened>,
-        readers: Arc<AtomicUsize>,
+        streams: &Streams,
     ) -> Plane {
         Plane {
             shared: Rc::new(Shared {
                 bus: RefCell::new(Bus::new(ends, clock, BusLimits::default())),
                 news: Notify::new(),
                 log,
+                turns: streams.turns.clone(),
             }),
             requests,
-            readers,
+            readers: streams.readers.clone(),
         }
     }
 
@@ -165,8 +208,9 @@ async fn serve(shared: Rc<Shared>, opened: Opened) {
         to,
         gone,
         seat,
+        turn,
     } = opened;
-    stream::serve(shared, request, to, gone).await;
+    stream::serve(shared, request, turn, to, gone).await;
     drop(seat);
 }
 
@@ -187,12 +231,14 @@ impl EventPlane {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let readers = streams.readers.clone();
+        let handle = streams.clone();
         let thread = std::thread::Builder::new()
             .name("ndb-event".into())
             .spawn(move || {
                 let wake = ends.wake.clone();
-                let plane = Plane::of(ends, clock, log, requests, readers);
+                let plane = Plane::of(ends, clock, log, requests, &handle);
+                // What the plane waits for must not keep its own queue open.
+                drop(handle);
                 let tasks = tokio::task::LocalSet::new();
                 tasks
                     .block_on(&runtime, run(plane, wake, stopped))

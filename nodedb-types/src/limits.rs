@@ -75,8 +75,14 @@ pub const HISTORY_BYTES_MAX: usize = 256 << 20;
 pub const LEAF_BYTES_MIN: usize = 16 << 20;
 /// Change streams keep this much of the log by default, bytes.
 pub const STREAM_RETENTION_BYTES: u64 = 1 << 30;
-/// Change streams that are being read at a time: each reader holds a few pages.
-pub const STREAM_READERS_MAX: usize = 64;
+/// Reads of change streams that are open at a time. One that waits for news holds next to nothing;
+/// one whose client has stalled holds three pieces of about [`STREAM_PAGE_BYTES`].
+pub const STREAM_READERS_MAX: usize = 1024;
+/// Reads of change streams at a time that end, or that read back from the log: each holds a page of
+/// it.
+pub const STREAM_LOG_READERS_MAX: usize = 64;
+/// How long a read that goes on waits for its turn to read back from the log.
+pub const STREAM_LOG_WAIT_MS_MAX: u64 = 30_000;
 /// Rows of a stream that are made ready at a time, bytes as stored.
 pub const STREAM_PAGE_BYTES: usize = 64 << 10;
 /// Rows of a stream that are read back from the log at a time, bytes as stored: a page reads
@@ -92,6 +98,8 @@ pub const STREAM_LOG_BYTES_PER_SECOND: u64 = 128 << 20;
 /// Statements in the plan cache.
 pub const PLAN_CACHE_ENTRIES: usize = 1024;
 
+const _: () = assert!(STREAM_LOG_READERS_MAX < STREAM_READERS_MAX);
+const _: () = assert!(STREAM_READERS_MAX < CONNECTIONS_MAX);
 const _: () = assert!(ROW_BYTES_MAX * 2 + 4096 <= WAL_FRAME_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_MAX <= STAGE_CHUNK_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_MAX * 16 <= LEAF_BYTES_MIN);

@@ -12,6 +12,7 @@
 //! do.
 
 mod guides;
+mod http;
 mod kill;
 mod load;
 mod memory;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nodedb_types::Value as Cell;
+use nodedb_types::limits::STREAM_LOG_READERS_MAX;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -159,6 +160,58 @@ impl Pushed {
             };
         }
     }
+}
+
+/// More readers that wait than there are turns at the log take none of them.
+#[tokio::test]
+async fn readers_that_wait_keep_nobody_from_reading() {
+    let folder = Folder::new("waiting");
+    let server = Server::start(
+        folder.path(),
+        Start {
+            cores: 2,
+            io: "auto",
+        },
+    );
+    let client = server.connect().await;
+    for sql in [
+        "CREATE TABLE c (id BIGINT PRIMARY KEY, mark TEXT)",
+        "CREATE CHANGE STREAM changes ON c",
+    ] {
+        client.simple_query(sql).await.expect(sql);
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..STREAM_LOG_READERS_MAX + 16 {
+        waiting.push(Pushed::open(&server, None).await);
+    }
+    let sql = "INSERT INTO c VALUES (1, 'a'), (2, 'b')";
+    client.simple_query(sql).await.expect(sql);
+    let events = over_sql(&client).await;
+    assert_eq!(events.len(), 2);
+    for pushed in &mut waiting {
+        for event in &events {
+            assert_eq!(pushed.next().await, *event);
+        }
+    }
+    // A position and a number of rows as parameters, and some columns.
+    let since = events[0].commit_ts as i64;
+    let read = client
+        .prepare("SELECT key, commit_ts FROM STREAM changes SINCE $1 LIMIT $2")
+        .await
+        .expect("is prepared");
+    let names: Vec<_> = read.columns().iter().map(|c| c.name()).collect();
+    assert_eq!(names, ["key", "commit_ts"]);
+    let rows = client.query(&read, &[&since, &1i64]).await.expect("rows");
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].get::<_, i64>(1), since);
+    let none: Option<i64> = None;
+    let rows = client.query(&read, &[&none, &none]).await.expect("rows");
+    assert_eq!(rows.len(), 2);
+    let error = client
+        .query(&read, &[&-1i64, &none])
+        .await
+        .expect_err("negative");
+    assert_eq!(error.code().map(|c| c.code()), Some("22023"));
 }
 
 /// Writes until it is cut off: statements over several rows, each with a mark of its own.

@@ -122,8 +122,8 @@ async fn change_streams(client: &Client) -> Result<()> {
 
     let again = client
         .sql(
-            &format!("SELECT * FROM STREAM note_changes SINCE {last}"),
-            &[],
+            "SELECT * FROM STREAM note_changes SINCE $1",
+            &[Value::Int8(last)],
         )
         .await?
         .collect()

@@ -12,7 +12,7 @@
 //! | [`utility`] | schema changes, settings, jobs, descriptions |
 //! | [`copy`] | `COPY … FROM STDIN` |
 //! | [`explain`] | `EXPLAIN [ANALYZE]` |
-//! | [`stream`] | `SELECT * FROM STREAM` |
+//! | [`stream`] | `SELECT … FROM STREAM` |
 //! | [`cancel`], [`registry`] | stopping statements |
 //! | [`bulk`] | what is too long for a worker |
 
@@ -217,6 +217,10 @@ impl Session {
                 }
                 _ => prepared(Kind::Utility, Vec::new(), self.utility_columns(&parsed)?),
             },
+            Statement::ReadStream(read) => {
+                let parameters = stream::parameters(read, hints)?;
+                prepared(Kind::Utility, parameters, self.utility_columns(&parsed)?)
+            }
             _ => prepared(Kind::Utility, Vec::new(), self.utility_columns(&parsed)?),
         }))
     }
@@ -293,7 +297,7 @@ impl Session {
         for attempt in 0.. {
             prepared = self.current(prepared)?;
             let run = match &prepared.kind {
-                Kind::Utility => return self.run_utility(&prepared, limits).await,
+                Kind::Utility => return self.run_utility(&prepared, parameters, limits).await,
                 Kind::Explain { bound, analyze } => {
                     self.explain(bound, *analyze, parameters, &limits).await
                 }

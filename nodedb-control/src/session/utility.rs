@@ -40,9 +40,10 @@ impl Statement {
                 _ => false,
             },
             Statement::CreateStream { .. } | Statement::DropStream { .. } => true,
-            Statement::ReadStream { .. }
+            Statement::ReadStream(_)
             | Statement::Check { .. }
             | Statement::ShowJobs
+            | Statement::ShowStreams
             | Statement::ShowCollections
             | Statement::Describe { .. } => false,
         }
@@ -101,6 +102,15 @@ fn collections_columns() -> Arc<[ResultColumn]> {
         ("name", TEXT),
         ("engine", TEXT),
         ("columns", DataType::Int8),
+    ])
+}
+
+fn streams_columns() -> Arc<[ResultColumn]> {
+    columns(&[
+        ("name", TEXT),
+        ("collection", TEXT),
+        ("retention_bytes", DataType::Int8),
+        ("created_ts", DataType::Int8),
     ])
 }
 
@@ -208,7 +218,8 @@ impl Session {
             Statement::ShowJobs => Some(job_columns()),
             Statement::ShowCollections => Some(collections_columns()),
             Statement::Describe { .. } => Some(describe_columns()),
-            Statement::ReadStream { .. } => Some(stream::columns()),
+            Statement::ShowStreams => Some(streams_columns()),
+            Statement::ReadStream(read) => Some(stream::columns(read)?),
             Statement::CreateStream { .. } | Statement::DropStream { .. } => None,
         })
     }
@@ -224,6 +235,7 @@ impl Session {
     pub(super) async fn run_utility(
         &mut self,
         prepared: &Rc<Prepared>,
+        parameters: &[Value],
         limits: Limits,
     ) -> Result<Execution> {
         match &prepared.parsed.statement {
@@ -231,6 +243,7 @@ impl Session {
             Statement::Check { collection } => self.check(collection, &limits).await,
             Statement::ShowJobs => self.show_jobs(),
             Statement::ShowCollections => self.show_collections(),
+            Statement::ShowStreams => self.show_streams(),
             Statement::Describe { collection } => self.describe(collection),
             Statement::CreateStream {
                 name,
@@ -264,9 +277,7 @@ impl Session {
                 let done = Execution::done(Tag::Plain("DROP CHANGE STREAM"));
                 Ok(done.with_notices(notices))
             }
-            Statement::ReadStream { name, since, limit } => {
-                stream::read(self, name, since.as_deref(), limit.as_deref(), limits).await
-            }
+            Statement::ReadStream(read) => stream::read(self, read, parameters, limits).await,
         }
     }
 
@@ -525,6 +536,23 @@ impl Session {
             })
             .collect();
         let columns = collections_columns();
+        let batches = rows(&columns, values)?;
+        Ok(Execution::ready(columns, Tag::Plain("SHOW"), batches))
+    }
+
+    fn show_streams(&self) -> Result<Execution> {
+        let values = stream::list(&self.worker.node)
+            .into_iter()
+            .map(|(stream, collection)| {
+                vec![
+                    text(stream.name.clone()),
+                    text(collection.name.clone()),
+                    Value::Int8(stream.retention_bytes as i64),
+                    Value::Int8(stream.created.0 as i64),
+                ]
+            })
+            .collect();
+        let columns = streams_columns();
         let batches = rows(&columns, values)?;
         Ok(Execution::ready(columns, Tag::Plain("SHOW"), batches))
     }

@@ -4,7 +4,7 @@
 //! the parser itself, and each statement keeps its slice of the text, which is its key in the plan
 //! cache and what positions of errors count from. What PostgreSQL's grammar does not have
 //! (`CREATE COLLECTION`, `CREATE CHANGE STREAM`, `CHECK COLLECTION`, `SHOW JOBS`) is parsed here
-//! from the same tokens; all else is sqlparser's.
+//! from the same tokens, reads of change streams in [`super::stream`]; all else is sqlparser's.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::limits;
-use super::spelling::{is_keyword, is_word, respell};
+use super::spelling::{is_word, respell};
+use super::stream::{StreamRead, is_stream_read, read_stream};
 
 /// How deep the parser may recurse; a nested parenthesis takes several levels. The depth that
 /// users meet is `limits::STATEMENT_DEPTH_MAX`.
@@ -51,18 +52,16 @@ pub enum Statement {
         names: Vec<ast::Ident>,
         if_exists: bool,
     },
-    /// `SELECT * FROM STREAM name [SINCE ts] [LIMIT n]`.
-    ReadStream {
-        name: ast::Ident,
-        since: Option<Box<ast::Expr>>,
-        limit: Option<Box<ast::Expr>>,
-    },
+    /// `SELECT columns FROM STREAM name [SINCE ts] [LIMIT n]`.
+    ReadStream(Box<StreamRead>),
     /// `CHECK COLLECTION name`.
     Check { collection: ast::ObjectName },
     /// `SHOW JOBS`.
     ShowJobs,
     /// `SHOW COLLECTIONS`.
     ShowCollections,
+    /// `SHOW [CHANGE] STREAMS`.
+    ShowStreams,
     /// `DESCRIBE name`.
     Describe { collection: ast::ObjectName },
 }
@@ -93,7 +92,10 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
             return Ok(parsed);
         }
         let from = starts.byte(first.span.start);
-        let statement = parse_one(&mut parser).map_err(|e| failure(text, &parser, e))?;
+        let statement = parse_one(&mut parser).map_err(|wrong| match wrong {
+            Wrong::Grammar(error) => failure(text, &parser, error),
+            Wrong::Refused(failure) => failure,
+        })?;
         let end = parser.peek_token_ref().clone();
         if !matches!(end.token, Token::SemiColon | Token::EOF) {
             return Err(near(text, &end));
@@ -110,8 +112,23 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
     }
 }
 
+/// Why a statement was not understood.
+pub(super) enum Wrong {
+    Grammar(ParserError),
+    /// It was understood, and is not supported.
+    Refused(Failure),
+}
+
+impl From<ParserError> for Wrong {
+    fn from(error: ParserError) -> Wrong {
+        Wrong::Grammar(error)
+    }
+}
+
+pub(super) type Understood<T> = std::result::Result<T, Wrong>;
+
 /// True when the next tokens are these unquoted words; they are consumed then.
-fn words(parser: &mut Parser, wanted: &[&str]) -> bool {
+pub(super) fn words(parser: &mut Parser, wanted: &[&str]) -> bool {
     for (i, word) in wanted.iter().enumerate() {
         if !is_word(&parser.peek_nth_token_ref(i).token, word) {
             return false;
@@ -123,7 +140,7 @@ fn words(parser: &mut Parser, wanted: &[&str]) -> bool {
     true
 }
 
-fn parse_one(parser: &mut Parser) -> std::result::Result<Statement, ParserError> {
+fn parse_one(parser: &mut Parser) -> Understood<Statement> {
     if words(parser, &["create", "change", "stream"]) {
         return create_stream(parser);
     }
@@ -142,18 +159,21 @@ fn parse_one(parser: &mut Parser) -> std::result::Result<Statement, ParserError>
     if words(parser, &["show", "collections"]) {
         return Ok(Statement::ShowCollections);
     }
+    if words(parser, &["show", "streams"]) || words(parser, &["show", "change", "streams"]) {
+        return Ok(Statement::ShowStreams);
+    }
     if words(parser, &["describe"]) || words(parser, &["desc"]) {
         let _ = parser.parse_keyword(Keyword::TABLE) || words(parser, &["collection"]);
         let collection = parser.parse_object_name(false)?;
         return Ok(Statement::Describe { collection });
     }
     if is_stream_read(parser) {
-        return read_stream(parser);
+        return Ok(Statement::ReadStream(Box::new(read_stream(parser)?)));
     }
     Ok(Statement::Sql(Box::new(parser.parse_statement()?)))
 }
 
-fn create_stream(parser: &mut Parser) -> std::result::Result<Statement, ParserError> {
+fn create_stream(parser: &mut Parser) -> Understood<Statement> {
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     let name = parser.parse_identifier()?;
     parser.expect_keyword(Keyword::ON)?;
@@ -165,60 +185,6 @@ fn create_stream(parser: &mut Parser) -> std::result::Result<Statement, ParserEr
         if_not_exists,
         options,
     })
-}
-
-/// `SELECT * FROM STREAM name`: a collection may be called `stream`, so a name must follow that
-/// is not the beginning of another clause.
-fn is_stream_read(parser: &Parser) -> bool {
-    is_keyword(&parser.peek_nth_token_ref(0).token, Keyword::SELECT)
-        && parser.peek_nth_token_ref(1).token == Token::Mul
-        && is_keyword(&parser.peek_nth_token_ref(2).token, Keyword::FROM)
-        && is_word(&parser.peek_nth_token_ref(3).token, "stream")
-        && match &parser.peek_nth_token_ref(4).token {
-            Token::Word(w) => {
-                w.quote_style.is_some()
-                    || !matches!(
-                        w.keyword,
-                        Keyword::WHERE
-                            | Keyword::ORDER
-                            | Keyword::GROUP
-                            | Keyword::LIMIT
-                            | Keyword::OFFSET
-                            | Keyword::FETCH
-                            | Keyword::JOIN
-                            | Keyword::LEFT
-                            | Keyword::RIGHT
-                            | Keyword::FULL
-                            | Keyword::INNER
-                            | Keyword::CROSS
-                            | Keyword::NATURAL
-                            | Keyword::AS
-                            | Keyword::HAVING
-                            | Keyword::UNION
-                            | Keyword::EXCEPT
-                            | Keyword::INTERSECT
-                            | Keyword::WINDOW
-                            | Keyword::FOR
-                    )
-            }
-            _ => false,
-        }
-}
-
-fn read_stream(parser: &mut Parser) -> std::result::Result<Statement, ParserError> {
-    for _ in 0..4 {
-        parser.next_token();
-    }
-    let name = parser.parse_identifier()?;
-    let since = match words(parser, &["since"]) {
-        true => Some(Box::new(parser.parse_expr()?)),
-        false => None,
-    };
-    let limit = match parser.parse_keyword(Keyword::LIMIT) {
-        true => Some(Box::new(parser.parse_expr()?)),
-        false => None,
-    };
-    Ok(Statement::ReadStream { name, since, limit })
 }
 
 /// Byte offsets of the lines' starts, to turn the tokenizer's locations into offsets.
@@ -386,21 +352,11 @@ mod tests {
             one("CREATE CHANGE STREAM IF NOT EXISTS s ON c WITH (retention_bytes = 5)"),
             Statement::CreateStream { if_not_exists: true, options, .. } if options.len() == 1
         ));
-        assert!(matches!(
-            one("select * from stream s since 12 limit 3"),
-            Statement::ReadStream {
-                since: Some(_),
-                limit: Some(_),
-                ..
-            }
-        ));
-        assert!(matches!(
-            one("SELECT * FROM stream WHERE a = 1"),
-            Statement::Sql(_)
-        ));
-        assert!(matches!(one("SELECT * FROM stream"), Statement::Sql(_)));
         assert!(matches!(one("check collection c"), Statement::Check { .. }));
         assert!(matches!(one("SHOW JOBS"), Statement::ShowJobs));
+        for streams in ["SHOW STREAMS", "show change streams"] {
+            assert!(matches!(one(streams), Statement::ShowStreams));
+        }
         assert!(matches!(one("DESCRIBE t"), Statement::Describe { .. }));
         assert!(matches!(
             one("DROP CHANGE STREAM a, b"),

@@ -3,6 +3,9 @@
 //! It reads from the log until it reaches the bus's window and from the window from then on; when
 //! the window moves on before it (a slow reader, a core that left events out), it returns to the
 //! log where it was. A read that does not follow ends with what was committed when it began.
+//!
+//! A page of the log is held by those only who have a turn: a read that ends for as long as it
+//! runs, one that follows until it has sent what it read back. Waiting for news needs none.
 
 mod render;
 
@@ -18,18 +21,19 @@ use nodedb_types::limits::{STREAM_LOG_PAGE_BYTES, STREAM_PAGE_BYTES};
 use nodedb_types::{CollectionId, CommitTs, Result};
 
 use crate::bus::Next;
-use crate::plane::Shared;
+use crate::plane::{Shared, Turn};
 use render::Render;
 
 /// Serves one read until it ends, fails, or its reader goes away.
 pub async fn serve(
     shared: Rc<Shared>,
     request: StreamRequest,
+    turn: Option<Turn>,
     mut to: StreamSender,
     gone: ReaderGone,
 ) {
     let work = async move {
-        let mut reader = Reader::new(&shared, &request);
+        let mut reader = Reader::new(&shared, &request, turn);
         loop {
             match reader.next().await {
                 Ok(Some(piece)) if piece.is_empty() => {}
@@ -65,10 +69,13 @@ struct Reader<'a> {
     before: CommitTs,
     /// Read and not sent: the batch and its next event.
     ready: std::collections::VecDeque<(Arc<EventBatch>, usize)>,
+    /// While it may hold a page of the log.
+    turn: Option<Turn>,
+    follow: bool,
 }
 
 impl Reader<'_> {
-    fn new<'a>(shared: &'a Shared, request: &StreamRequest) -> Reader<'a> {
+    fn new<'a>(shared: &'a Shared, request: &StreamRequest, turn: Option<Turn>) -> Reader<'a> {
         let stream = &request.stream;
         let first = CommitTs(stream.created.0 + 1);
         let now = shared.bus.borrow().now();
@@ -87,6 +94,8 @@ impl Reader<'_> {
                 CommitTs(now.0 + 1)
             },
             ready: std::collections::VecDeque::new(),
+            turn,
+            follow: request.follow,
         }
     }
 
@@ -94,6 +103,9 @@ impl Reader<'_> {
     async fn next(&mut self) -> Result<Option<Vec<StreamEvent>>> {
         if !self.ready.is_empty() {
             return self.render().map(Some);
+        }
+        if self.follow {
+            self.turn = None;
         }
         let from = self.at.unwrap_or(EventPosition::at(self.first));
         if from.commit_ts >= self.before {
@@ -115,6 +127,9 @@ impl Reader<'_> {
                 self.at = Some(next);
             }
             Next::Log { before } => {
+                if self.turn.is_none() {
+                    self.turn = Some(self.shared.turn().await?);
+                }
                 let page = self.shared.log.page(self.query(before)).await?;
                 let batches = page.batches.into_iter().map(|b| (Arc::new(b), 0));
                 self.ready.extend(batches);

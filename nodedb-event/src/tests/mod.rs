@@ -2,7 +2,7 @@
 
 mod node;
 
-use nodedb_types::limits::STREAM_READERS_MAX;
+use nodedb_types::limits::{STREAM_LOG_READERS_MAX, STREAM_PAGE_BYTES, STREAM_READERS_MAX};
 use nodedb_types::{CommitTs, SqlState};
 
 use crate::bus::{Bus, BusLimits, Next};
@@ -179,19 +179,34 @@ fn a_failure_of_the_log_reaches_the_reader() {
 
 #[test]
 fn readers_are_counted_and_a_stop_is_told() {
-    let (node, plane) = Node::start(64);
-    let mut rows: Vec<_> = (0..STREAM_READERS_MAX)
+    let (mut node, plane) = Node::start(64);
+    let mut waiting: Vec<_> = (0..STREAM_READERS_MAX)
         .map(|_| open(&plane, None, true).unwrap())
         .collect();
     let refused = open(&plane, None, true).err().unwrap();
     assert_eq!(refused.code(), SqlState::TooManyConnections);
-    rows.pop();
-    // The seat is free once the plane has seen it.
-    while open(&plane, None, false).is_err() {
+    waiting.truncate(STREAM_LOG_READERS_MAX + 1);
+    // The seats are free once the plane has seen it.
+    while open(&plane, None, true).is_err() {
         std::thread::yield_now();
     }
+    // Those that wait, more than there are turns at the log, leave these to reads that end; each
+    // has more to read than is made ahead.
+    for id in 1..=4 {
+        let ts = node.begin(0);
+        node.finish(0, ts, vec![update(ts, id, &"x".repeat(STREAM_PAGE_BYTES))]);
+    }
+    let reading: Vec<_> = (0..STREAM_LOG_READERS_MAX)
+        .map(|_| open(&plane, None, false).unwrap())
+        .collect();
+    let refused = open(&plane, None, false).err().unwrap();
+    assert!(refused.message().contains("from the log"), "{refused}");
+    for rows in &mut waiting {
+        assert_eq!(ids(&some(rows, 4)), [1, 2, 3, 4]);
+    }
+    drop(reading);
     plane.stop();
-    let end = all(&mut rows[0]).unwrap_err();
+    let end = all(&mut waiting[0]).unwrap_err();
     assert_eq!(end.code(), SqlState::AdminShutdown);
     drop(node);
 }

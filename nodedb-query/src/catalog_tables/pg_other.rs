@@ -1,7 +1,10 @@
 //! The other tables of `pg_catalog`: namespaces, types, methods, roles, settings, and those that
 //! have no rows here but that clients read.
 
+use std::sync::Arc;
+
 use nodedb_bridge::op::CONTRACTS;
+use nodedb_types::schema::Stream;
 use nodedb_types::{DataType, Value};
 
 use super::lookup::{OWNER_OID, PG_CATALOG_OID, PUBLIC_OID, TYPES, namespace_names};
@@ -52,6 +55,13 @@ pub(super) static TABLES: &[Table] = &[
         "pg_settings",
         "name text, setting text, unit text, category text, short_desc text, extra_desc text, context text, vartype text, source text, min_val text, max_val text, enumvals text, boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool",
         settings,
+    ),
+    // NodeDB's own.
+    table_of(
+        PG,
+        "ndb_streams",
+        "name name, collection name, retention_bytes int8, created_ts int8",
+        streams,
     ),
     table_of(
         PG,
@@ -388,6 +398,25 @@ fn settings(snapshot: &Snapshot) -> Vec<Row> {
                 NO,
             ]
         })
+        .collect()
+}
+
+fn streams(snapshot: &Snapshot) -> Vec<Row> {
+    let collections = snapshot.catalog.collections();
+    let row = |stream: Arc<Stream>| {
+        let collection = collections.iter().find(|c| c.id == stream.collection)?;
+        Some(vec![
+            text(&stream.name),
+            text(&collection.name),
+            Value::Int8(stream.retention_bytes as i64),
+            Value::Int8(stream.created.0 as i64),
+        ])
+    };
+    snapshot
+        .catalog
+        .streams()
+        .into_iter()
+        .filter_map(row)
         .collect()
 }
 

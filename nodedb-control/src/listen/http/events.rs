@@ -1,4 +1,5 @@
-//! `GET /v1/streams/{name}/events`: a change stream as server-sent events.
+//! `GET /v1/streams`: the change streams; `GET /v1/streams/{name}/events`: one of them as
+//! server-sent events.
 //!
 //! The id of an event is its commit timestamp. A client that comes back with `Last-Event-ID` gets
 //! that commit again, whole, and what follows; one that comes for the first time begins with the
@@ -9,19 +10,53 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::channel::oneshot;
 use nodedb_bridge::port::{StreamEvent, StreamRows};
 use nodedb_types::{CommitTs, Failure, Result, SqlState};
 use tokio::sync::mpsc;
 
-use super::{PIECES, Server, body, failed, stopping};
+use super::{Server, body, failed, problem, stopping};
 use crate::node::Worker;
 use crate::session::stream;
 
 /// Silence before a comment is sent.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Pieces that wait for a slow client: one, since many readers may be slow at a time.
+const WAITING: usize = 1;
+
+/// The change streams, by name, and where their events are.
+pub(super) async fn list(State(server): State<Server>) -> Response {
+    let streams: Vec<_> = stream::list(&server.node)
+        .into_iter()
+        .map(|(stream, collection)| {
+            serde_json::json!({
+                "name": stream.name,
+                "collection": collection.name,
+                "retention_bytes": stream.retention_bytes,
+                "created_ts": stream.created.0,
+                "events": format!("/v1/streams/{}/events", in_path(&stream.name)),
+            })
+        })
+        .collect();
+    axum::Json(serde_json::json!({ "streams": streams })).into_response()
+}
+
+/// A name as a segment of a path: what is no unreserved character (RFC 3986) is written as its
+/// bytes.
+fn in_path(name: &str) -> String {
+    let mut written = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                written.push(char::from(byte));
+            }
+            _ => written.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    written
+}
 
 pub(super) async fn events(
     State(server): State<Server>,
@@ -34,7 +69,7 @@ pub(super) async fn events(
         Err(failure) => return failed(&failure),
     };
     let (begun_tx, begun) = oneshot::channel::<Result<()>>();
-    let (pieces_tx, pieces) = mpsc::channel::<Bytes>(PIECES);
+    let (pieces_tx, pieces) = mpsc::channel::<Bytes>(WAITING);
     let submitted = server.pool.submit(Box::new(move |worker: Rc<Worker>| {
         Box::pin(async move {
             match stream::open(&worker.node, &name, since, true) {
@@ -66,6 +101,10 @@ pub(super) async fn events(
                 (header::CACHE_CONTROL, "no-store"),
             ];
             (kind, Body::from_stream(super::pieces(pieces))).into_response()
+        }
+        // The address names what does not exist.
+        Ok(Err(failure)) if failure.code() == SqlState::UndefinedObject => {
+            problem(StatusCode::NOT_FOUND, &failure)
         }
         Ok(Err(failure)) => failed(&failure),
         Err(_) => failed(&stopping()),
@@ -183,5 +222,6 @@ mod tests {
         assert_eq!(since("", &HeaderMap::new()).expect("fine"), None);
         since("since=x", &HeaderMap::new()).expect_err("no timestamp");
         since("sinc=5", &HeaderMap::new()).expect_err("no parameter");
+        assert_eq!(in_path("a b/ü"), "a%20b%2F%C3%BC");
     }
 }

@@ -1,4 +1,4 @@
-//! HTTP: `POST /v1/query`, `/v1/streams/{name}/events`, `/healthz`, `/metrics`.
+//! HTTP: `POST /v1/query`, `/v1/streams`, `/v1/streams/{name}/events`, `/healthz`, `/metrics`.
 //!
 //! A request is one statement in a session of its own. The server's futures may move between
 //! threads, sessions may not; so a request is handed to a worker, whose session sends the body's
@@ -53,6 +53,7 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
     };
     let router = Router::new()
         .route("/v1/query", post(query))
+        .route("/v1/streams", get(events::list))
         .route("/v1/streams/{name}/events", get(events::events))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
@@ -72,8 +73,10 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
 }
 
 fn not_found() -> Failure {
-    Failure::new(SqlState::UndefinedObject, "no such resource")
-        .with_hint("POST /v1/query, GET /v1/streams/{name}/events, GET /healthz, GET /metrics")
+    Failure::new(SqlState::UndefinedObject, "no such resource").with_hint(
+        "POST /v1/query, GET /v1/streams, GET /v1/streams/{name}/events, GET /healthz, \
+             GET /metrics",
+    )
 }
 
 /// Lets a request pass that names this server by address or as localhost, and that no page of
