@@ -1,9 +1,9 @@
 //! Measures the bridge: `cargo run --release --workspace --example bridge [SECONDS] [OUTSTANDING]`.
 //!
-//! A node's real parts, one core and one control worker: tasks of the worker send reads of a key
-//! that is not there through the dispatcher, await the answer, and send the next. Nothing of SQL is
-//! in the way, so what is measured is the request ring, the core's turn, the reply stream and the
-//! doorbell. It runs twice: both sides parking when they have nothing to do, and both spinning a
+//! A node's real parts, one core and one control worker, and the allocator of `ndb`: each task of the
+//! worker sends the read of a row by its key through the dispatcher, as a session does for a point
+//! select, awaits the answer, and sends the next. There is no such key, and nothing of SQL is in the
+//! way, so what is measured is the request ring, the core's turn, the reply stream and the doorbell. It runs twice: both sides parking when they have nothing to do, and both spinning a
 //! little first, which is what a server does where each thread can have a processor of its own.
 //!
 //! Per run it prints requests a second, the median and the 99th percentile of the round trip, and
@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
 use nodedb_bridge::clock::{Clock, Snapshots, TimeSource};
-use nodedb_bridge::plan::Get;
-use nodedb_bridge::request::Op;
+use nodedb_bridge::plan::GetRow;
+use nodedb_bridge::request::{Op, Statement};
 use nodedb_bridge::wiring::{self, Depths};
 use nodedb_control::catalog::{boot, system};
 use nodedb_control::node::{Facts, Node, Worker};
@@ -30,6 +30,9 @@ use nodedb_data::core::{CoreConfig, Covered, NodeLatch, Shared};
 use nodedb_data::io::uring::probe_uring;
 use nodedb_server::time::MachineTime;
 use nodedb_types::{CoreId, Failure, Result, ShardId, limits};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const SHARDS: u16 = limits::SHARDS_MIN;
 /// How long each side polls before it parks when it spins.
@@ -153,47 +156,79 @@ fn measure(dir: &Path, spins: bool, length: Duration, outstanding: usize) -> Res
 /// The worker's part: tasks that each keep one request under way until the time is up.
 async fn session(worker: &Rc<Worker>, length: Duration, outstanding: usize) -> Result<Measured> {
     boot::boot(worker).await?;
-    // The same for all, as the requests of one statement; its cost is not the bridge's.
-    let statement = worker.system_statement(worker.node.clock.now());
-    let now = || worker.runtime.now_ns();
-    let trips = RefCell::new(Vec::with_capacity(8 << 20));
-    let warm_until = now() + 200_000_000;
-    let until = warm_until + length.as_nanos() as u64;
-    let cpu_before = Cell::new(None);
-    let asks = (0..outstanding).map(|_| async {
-        loop {
-            let began = now();
-            if began >= until {
-                return Ok::<(), Failure>(());
-            }
-            if began >= warm_until && cpu_before.get().is_none() {
-                cpu_before.set(Some(cpu_seconds()));
-            }
-            let get = Get {
-                collection: system::COUNTERS,
-                keys: vec![(ShardId(0), Box::from(*b"a key that is not there"))],
-                filter: None,
-                output: Arc::from([]),
-            };
-            let dispatcher = &worker.dispatcher;
-            let reader = dispatcher.send(CoreId(0), &statement, Op::Get(get)).await;
-            dispatcher.batches(reader).await?;
-            if began >= warm_until {
-                trips.borrow_mut().push(now() - began);
-            }
-        }
+    let warm_until = worker.runtime.now_ns() + 200_000_000;
+    let asking = Rc::new(Asking {
+        worker: worker.clone(),
+        // The same for all, as the requests of one statement; its cost is not the bridge's.
+        statement: worker.system_statement(worker.node.clock.now()),
+        columns: Arc::from([0]),
+        warm_until,
+        until: warm_until + length.as_nanos() as u64,
+        trips: RefCell::new(Vec::with_capacity(8 << 20)),
+        cpu_before: Cell::new(None),
     });
-    for done in join_all(asks).await {
+    let (tx, mut rx) = futures::channel::mpsc::unbounded();
+    for _ in 0..outstanding {
+        let (asking, tx) = (asking.clone(), tx.clone());
+        worker.runtime.spawn(Box::pin(async move {
+            // The receiver waits below.
+            let _ = tx.unbounded_send(asking.ask().await);
+        }));
+    }
+    drop(tx);
+    while let Some(done) = rx.next().await {
         done?;
     }
-    let cpu_seconds = cpu_seconds() - cpu_before.get().unwrap_or_default();
-    let mut trips_ns = trips.into_inner();
+    let cpu_seconds = cpu_seconds() - asking.cpu_before.get().unwrap_or_default();
+    let mut trips_ns = asking.trips.take();
     trips_ns.sort_unstable();
     Ok(Measured {
         trips_ns,
         seconds: length.as_secs_f64(),
         cpu_seconds,
     })
+}
+
+/// What the tasks share.
+struct Asking {
+    worker: Rc<Worker>,
+    statement: Arc<Statement>,
+    columns: Arc<[usize]>,
+    warm_until: u64,
+    until: u64,
+    trips: RefCell<Vec<u64>>,
+    cpu_before: Cell<Option<f64>>,
+}
+
+impl Asking {
+    /// One request after the other, as a session does it.
+    async fn ask(&self) -> Result<()> {
+        let dispatcher = &self.worker.dispatcher;
+        let mut began = self.worker.runtime.now_ns();
+        while began < self.until {
+            let is_counted = began >= self.warm_until;
+            if is_counted && self.cpu_before.get().is_none() {
+                self.cpu_before.set(Some(cpu_seconds()));
+            }
+            let get = GetRow {
+                collection: system::COUNTERS,
+                shard: ShardId(0),
+                key: Box::from(*b"a key that is not there"),
+                columns: self.columns.clone(),
+            };
+            let reader = match dispatcher.try_send(CoreId(0), &self.statement, Op::GetRow(get)) {
+                Ok(reader) => reader,
+                Err(op) => Box::pin(dispatcher.send(CoreId(0), &self.statement, op)).await,
+            };
+            dispatcher.row(reader).await?;
+            let ended = self.worker.runtime.now_ns();
+            if is_counted {
+                self.trips.borrow_mut().push(ended - began);
+            }
+            began = ended;
+        }
+        Ok(())
+    }
 }
 
 /// Processor time of this process with all its threads, the kernel's for it included.
