@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -140,9 +141,16 @@ async fn prepare(client: &Client, full: Option<&Path>) -> Result<()> {
         .await?;
     client.execute(COLLECTION, &[]).await?;
     let begin = Instant::now();
+    let progress = Arc::default();
     let rows = match full {
-        Some(dir) => load::file(client, &dir.join("packages.parquet"), "packages").await?,
-        None => load::parquet(client, Bytes::from_static(PACKAGES), "packages").await?,
+        Some(dir) => {
+            let path = dir.join("packages.parquet");
+            load::source::file(client, &path, None, "packages", &progress).await?
+        }
+        None => {
+            let packages = Bytes::from_static(PACKAGES);
+            load::parquet(client, packages, "packages", &progress).await?
+        }
     };
     writeln!(
         io::stdout(),

@@ -11,6 +11,7 @@ mod split;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -19,6 +20,8 @@ use nodedb_server::config::nearest;
 use nodedb_server::schedule;
 
 use embedded::Embedded;
+use load::source::{self, FileFormat};
+use load::watch::{Interrupted, Progress};
 use render::Format;
 use shell::{Exit, Shell};
 
@@ -76,8 +79,11 @@ struct Sql {
 
 #[derive(Args)]
 struct Import {
-    /// A .csv, .ndjson, .jsonl or .parquet file
+    /// A .csv, .tsv, .ndjson, .jsonl or .parquet file, text also as .zst; - is standard input
     file: PathBuf,
+    /// What the file holds, whatever its name ends with
+    #[arg(long, value_enum)]
+    format: Option<FileFormat>,
     /// The collection; it exists already
     #[arg(long)]
     into: String,
@@ -146,10 +152,7 @@ fn run(cli: Cli) -> Result<Exit> {
         match cli.command {
             Some(Command::Sql(sql)) => match Client::connect(&sql.url).await {
                 Ok(client) => statements(client, sql.statements).await,
-                Err(failure) => {
-                    eprintln!("ndb: {:#}", serve::explained(&failure));
-                    Ok(Exit::ConnectionLost)
-                }
+                Err(failure) => Ok(not_connected(&failure)),
             },
             Some(Command::Import(import)) => import_file(import).await,
             Some(Command::Demo(demo)) => run_demo(demo).await,
@@ -162,6 +165,11 @@ fn run(cli: Cli) -> Result<Exit> {
             }
         }
     })
+}
+
+fn not_connected(failure: &Failure) -> Exit {
+    eprintln!("ndb: {:#}", serve::explained(failure));
+    Exit::ConnectionLost
 }
 
 /// A first word that is nearly a command is not taken for a new data directory.
@@ -191,14 +199,34 @@ async fn import_file(import: Import) -> Result<Exit> {
     };
     let client = match (&node, &import.url) {
         (Some(node), _) => node.client().clone(),
-        (None, url) => Client::connect(url.as_deref().unwrap_or(URL)).await?,
+        (None, url) => match Client::connect(url.as_deref().unwrap_or(URL)).await {
+            Ok(client) => client,
+            Err(failure) => return Ok(not_connected(&failure)),
+        },
     };
-    let rows = load::file(&client, &import.file, &import.into).await?;
-    writeln!(
-        std::io::stdout(),
-        "{rows} rows were committed to {}",
-        import.into
-    )?;
+    let progress = Arc::new(Progress::default());
+    tokio::spawn(progress.clone().watch());
+    let loaded = source::file(
+        &client,
+        &import.file,
+        import.format,
+        &import.into,
+        &progress,
+    )
+    .await;
+    let rows = match loaded {
+        Err(error) if error.is::<Interrupted>() => {
+            // Rows of the statement that was under way are counted by now.
+            eprintln!("ndb: {}", progress.interrupted());
+            if let Some(node) = node {
+                node.close()?;
+            }
+            return Ok(Exit::Interrupted);
+        }
+        loaded => loaded?,
+    };
+    let rows = load::watch::rows_were(rows);
+    writeln!(std::io::stdout(), "{rows} committed to {}", import.into)?;
     if let Some(node) = node {
         node.close()?;
     }

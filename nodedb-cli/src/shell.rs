@@ -20,11 +20,14 @@ use crate::render::{self, Format};
 use crate::split;
 
 /// What the process ends with.
+#[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     Good = 0,
     ConnectionLost = 2,
     StatementFailed = 3,
+    /// Of an import, by SIGINT.
+    Interrupted = crate::load::watch::INTERRUPTED,
 }
 
 pub struct Shell {

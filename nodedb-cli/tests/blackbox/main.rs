@@ -13,6 +13,7 @@
 
 mod guides;
 mod http;
+mod import;
 mod kill;
 mod load;
 mod memory;
