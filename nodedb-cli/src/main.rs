@@ -29,6 +29,12 @@ use shell::{Exit, Shell};
 const DATA_DIR: &str = "./ndb-data";
 const DEMO_DIR: &str = "./ndb-demo";
 const URL: &str = "ndb://127.0.0.1:6433";
+/// Exit code for wrong arguments, as for those that the parser of them finds.
+const MISUSED: u8 = 2;
+/// Behind the help of what runs statements.
+const EXIT_CODES: &str = "\
+Exit codes: 0 all went well, 1 a command of the shell failed, 2 wrong arguments or no connection, \
+3 a statement failed";
 
 /// What one thread allocates another frees here, request by request: glibc's allocator pays for that
 /// with locks, and for a large block it merges all its small free ones at once, within one turn of a
@@ -52,7 +58,7 @@ struct Cli {
 enum Command {
     /// Run statements on a server
     Sql(Sql),
-    /// Load a CSV, NDJSON or Parquet file into a collection
+    /// Load a CSV, TSV, NDJSON or Parquet file into a collection
     Import(Import),
     /// Load real data into a fresh node, ask the cross-engine question, explain the answer
     Demo(Demo),
@@ -63,12 +69,16 @@ struct Statements {
     /// Run this text and exit; otherwise standard input or a prompt
     #[arg(short, long = "command", value_name = "SQL")]
     command_text: Option<String>,
+    /// Run the statements of a file and exit; - is standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command_text")]
+    file: Option<PathBuf>,
     /// How results look
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Args)]
+#[command(after_help = EXIT_CODES)]
 struct Sql {
     /// The server
     #[arg(long, default_value = URL)]
@@ -106,17 +116,17 @@ struct Demo {
 }
 
 fn main() -> ExitCode {
-    let first = std::env::args_os().nth(1);
-    if let Some(Err(typo)) = first
-        .as_ref()
-        .and_then(|w| w.to_str())
-        .map(check_is_no_typo)
-    {
-        eprintln!("ndb: {typo}");
-        return ExitCode::FAILURE;
+    let first = std::env::args().nth(1);
+    if let Some(Err(wrong)) = first.as_deref().map(check_is_command) {
+        return misused(&wrong);
     }
     let command = Cli::command().subcommand(serve::command());
     let arguments = command.get_matches();
+    // The folder may stand behind options.
+    let folder = arguments.get_one::<PathBuf>("data_dir");
+    if let Some(Err(wrong)) = folder.and_then(|f| f.to_str()).map(check_is_command) {
+        return misused(&wrong);
+    }
     let done = match arguments.subcommand() {
         // Its flags come from the table of settings.
         Some(("serve", arguments)) => serve::run(arguments).map(|()| Exit::Good),
@@ -172,23 +182,45 @@ fn not_connected(failure: &Failure) -> Exit {
     Exit::ConnectionLost
 }
 
-/// A first word that is nearly a command is not taken for a new data directory.
-fn check_is_no_typo(word: &str) -> Result<()> {
+/// A word that is neither a command nor something on disk is a slip of the pen, not the name of a
+/// new data directory: that is given with a `/`.
+fn check_is_command(word: &str) -> Result<()> {
     let commands = ["serve", "sql", "import", "demo", "help"];
-    if word.starts_with('-') || commands.contains(&word) || Path::new(word).exists() {
+    if word.starts_with('-')
+        || word.contains('/')
+        || commands.contains(&word)
+        || Path::new(word).exists()
+    {
         return Ok(());
     }
-    if let Some(near) = nearest(word, commands.into_iter()) {
-        bail!("no command \"{word}\"\n  did you mean \"{near}\"? A new data directory is ./{word}");
-    }
-    Ok(())
+    let hint = match nearest(word, commands.into_iter()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!(
+            "commands are {}; statements are run by ndb sql -c or ndb -c",
+            commands.join(", ")
+        ),
+    };
+    bail!("no command \"{word}\"\n  {hint}\n  a new data directory is written ./{word}");
+}
+
+/// Tells of arguments that mean nothing.
+fn misused(wrong: &anyhow::Error) -> ExitCode {
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "ndb: {wrong:#}");
+    ExitCode::from(MISUSED)
 }
 
 async fn statements(client: Client, statements: Statements) -> Result<Exit> {
     let mut shell = Shell::new(client, statements.format);
-    match statements.command_text {
-        Some(text) => shell.run_text(&text).await,
-        None => shell.run_input().await,
+    match (statements.command_text, statements.file) {
+        (Some(text), _) => shell.run_argument(&text).await,
+        (None, Some(path)) if path != Path::new("-") => {
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            shell.run_text(&text).await
+        }
+        (None, Some(_)) => shell.run_stdin().await,
+        (None, None) => shell.run_input().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! How results look: an aligned table, CSV, a JSON array, or a JSON object per line.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -16,6 +16,25 @@ pub enum Format {
     Ndjson,
 }
 
+/// How much of a long result a table shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Length {
+    /// What a person can read: the first and the last rows, the beginning of long cells.
+    Screen,
+    /// All of it.
+    Whole,
+}
+
+impl Length {
+    /// What goes to a program or a file is never cut.
+    pub fn of_stdout() -> Length {
+        match io::stdout().is_terminal() {
+            true => Length::Screen,
+            false => Length::Whole,
+        }
+    }
+}
+
 /// Rows of a long result that a table shows: its head and its tail.
 const TABLE_HEAD: usize = 500;
 const TABLE_TAIL: usize = 20;
@@ -28,11 +47,12 @@ const CELL_CHARS_MAX: usize = 120;
 pub fn rows(
     out: &mut dyn Write,
     format: Format,
+    length: Length,
     columns: &[(String, DataType)],
     rows: &[Row],
 ) -> io::Result<()> {
     match format {
-        Format::Table => table(out, columns, rows),
+        Format::Table => table(out, length, columns, rows),
         Format::Csv => csv(out, columns, rows),
         Format::Json => {
             writeln!(out, "[")?;
@@ -75,7 +95,12 @@ fn cell(value: &Value) -> String {
     shown
 }
 
-fn table(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> io::Result<()> {
+fn table(
+    out: &mut dyn Write,
+    length: Length,
+    columns: &[(String, DataType)],
+    rows: &[Row],
+) -> io::Result<()> {
     // A plan is a tree, not a table.
     if matches!(columns, [(name, _)] if name == PLAN_COLUMN) {
         return rows
@@ -88,10 +113,14 @@ fn table(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> i
     table.set_header(columns.iter().map(|(name, _)| name));
     let mut add = |rows: &[Row]| {
         for row in rows {
-            table.add_row(row.values().iter().map(|v| shorten(cell(v))));
+            table.add_row(row.values().iter().map(|v| match length {
+                Length::Screen => shorten(cell(v)),
+                Length::Whole => cell(v),
+            }));
         }
     };
-    if rows.len() > TABLE_HEAD + TABLE_TAIL {
+    let cut = length == Length::Screen && rows.len() > TABLE_HEAD + TABLE_TAIL;
+    if cut {
         add(&rows[..TABLE_HEAD]);
         add(&rows[rows.len() - TABLE_TAIL..]);
     } else {
@@ -113,7 +142,7 @@ fn table(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> i
     }
     writeln!(out, "{table}")?;
     let s = if rows.len() == 1 { "" } else { "s" };
-    if rows.len() > TABLE_HEAD + TABLE_TAIL {
+    if cut {
         return writeln!(
             out,
             "({} row{s}; the first {TABLE_HEAD} and the last {TABLE_TAIL} are shown)",

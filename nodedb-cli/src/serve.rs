@@ -21,7 +21,7 @@ pub fn command() -> Command {
         .value_name("FILE")
         .help("settings as TOML; flags and NODEDB_* go before it");
     let command = Command::new("serve")
-        .about("Serves a data directory to psql, drivers and HTTP")
+        .about("Serve a data directory to psql, drivers and HTTP")
         .arg(file);
     SETTINGS.iter().fold(command, |command, setting| {
         command.arg(

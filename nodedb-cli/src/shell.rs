@@ -1,14 +1,15 @@
 //! `ndb sql`: runs statements from `-c`, standard input or a prompt, over the native protocol.
 //!
-//! Exit codes are psql's: 0 when all went well, 1 for a fatal error of the shell itself, 2 when
-//! the connection was lost, 3 when a statement failed outside of a prompt.
+//! Exit codes are psql's: 0 when all went well, 1 for a fatal error of the shell itself and for a
+//! backslash command that failed in `-c`, 2 when the connection was lost, 3 when a statement, or a
+//! backslash command in a script, failed outside of a prompt.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nodedb_client::{Client, Failure, SqlState};
 use reedline::{
     ColumnarMenu, Completer, DefaultCompleter, DefaultHinter, Emacs, FileBackedHistory, KeyCode,
@@ -16,7 +17,7 @@ use reedline::{
     ReedlineEvent, ReedlineMenu, Signal, ValidationResult, Validator, default_emacs_keybindings,
 };
 
-use crate::render::{self, Format};
+use crate::render::{self, Format, Length};
 use crate::split;
 
 /// What the process ends with.
@@ -24,6 +25,7 @@ use crate::split;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     Good = 0,
+    CommandFailed = 1,
     ConnectionLost = 2,
     StatementFailed = 3,
     /// Of an import, by SIGINT.
@@ -42,10 +44,20 @@ const HISTORY_ENTRIES: usize = 5_000;
 
 const HELP: &str = "\
 Statements end with a semicolon. Commands:
-  \\d             collections           \\d NAME      columns and indexes of a collection
-  \\timing        switch timing         \\format F    table, csv, json or ndjson
-  \\?             this help             \\q           quit
+  \\d             collections, indexes and streams
+  \\d NAME        columns and indexes of a collection
+  \\dt            collections         \\di             indexes
+  \\timing        switch timing, or: \\timing on, \\timing off
+  \\format F      table, csv, json or ndjson
+  \\?             this help           \\q              quit
 ";
+
+/// What `\d` lists, by kind.
+const RELATIONS: &str = "SELECT name, kind, collection FROM (\
+    SELECT tablename AS name, 'collection' AS kind, NULL AS collection FROM pg_catalog.pg_tables \
+    WHERE schemaname = 'public' UNION ALL \
+    SELECT indexname, 'index', tablename FROM pg_catalog.pg_indexes WHERE schemaname = 'public' \
+    UNION ALL SELECT name, 'stream', collection FROM pg_catalog.ndb_streams) AS t";
 
 impl Shell {
     pub fn new(client: Client, format: Format) -> Shell {
@@ -54,6 +66,16 @@ impl Shell {
             format,
             timing: false,
         }
+    }
+
+    /// Runs the text of `-c`.
+    pub async fn run_argument(&mut self, text: &str) -> Result<Exit> {
+        let exit = self.run_text(text).await?;
+        let is_command = split::skip_blank(text).starts_with('\\');
+        Ok(match exit {
+            Exit::StatementFailed if is_command => Exit::CommandFailed,
+            exit => exit,
+        })
     }
 
     /// Runs the statements and backslash commands of a text, one after the other, and stops at the
@@ -86,8 +108,15 @@ impl Shell {
         if io::stdin().is_terminal() && io::stdout().is_terminal() {
             return self.prompt().await;
         }
+        self.run_stdin().await
+    }
+
+    /// Runs what standard input holds.
+    pub async fn run_stdin(&mut self) -> Result<Exit> {
         let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
+        io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read standard input")?;
         self.run_text(&text).await
     }
 
@@ -130,26 +159,26 @@ impl Shell {
     }
 
     async fn answer(&self, statement: &str) -> Result<(), Failure> {
-        let shown = |e: io::Error| Failure::new(SqlState::IoError, format!("cannot write: {e}"));
         let mut rows = self.client.sql(statement, &[]).await?;
         let columns = rows.columns().await?;
         let mut all = Vec::new();
         while let Some(row) = rows.next().await? {
             all.push(row);
         }
-        let mut out = io::stdout().lock();
+        let mut out = BufWriter::new(io::stdout().lock());
         if columns.is_empty() {
             let command = rows
                 .done()
                 .map(|done| done.command.as_str())
                 .unwrap_or_default();
             // Machine-readable formats carry rows only.
-            if self.format == Format::Table {
-                writeln!(out, "{command}").map_err(shown)?;
+            if self.format != Format::Table {
+                return Ok(());
             }
-            return Ok(());
+            return written(writeln!(out, "{command}").and_then(|()| out.flush()));
         }
-        render::rows(&mut out, self.format, &columns, &all).map_err(shown)
+        let shown = render::rows(&mut out, self.format, Length::of_stdout(), &columns, &all);
+        written(shown.and_then(|()| out.flush()))
     }
 
     /// A backslash command: how it went, or `None` when the shell is to end.
@@ -159,20 +188,24 @@ impl Shell {
         match (words.next().unwrap_or_default(), words.next()) {
             ("\\q" | "exit" | "quit", _) => return Ok(None),
             ("\\?" | "\\h" | "help", _) => println(HELP)?,
-            ("\\timing", _) => {
-                self.timing = !self.timing;
-                println(if self.timing {
-                    "Timing is on."
-                } else {
-                    "Timing is off."
+            ("\\timing", wanted) => {
+                self.timing = match wanted {
+                    None => !self.timing,
+                    Some("on") => true,
+                    Some("off") => false,
+                    Some(other) => {
+                        eprintln!("\\timing takes on or off, not {other}");
+                        return Ok(Some(Exit::StatementFailed));
+                    }
+                };
+                println(match self.timing {
+                    true => "Timing is on.",
+                    false => "Timing is off.",
                 })?;
             }
-            ("\\d" | "\\dt", None) => {
-                exit = self.run("SELECT name, kind FROM (SELECT c.relname AS name, CASE c.relkind WHEN 'i' \
-                          THEN 'index' ELSE 'collection' END AS kind FROM pg_catalog.pg_class c JOIN \
-                          pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = \
-                          'public') AS t ORDER BY kind, name").await?;
-            }
+            ("\\d", None) => exit = self.relations("").await?,
+            ("\\dt", None) => exit = self.relations("WHERE kind = 'collection'").await?,
+            ("\\di", None) => exit = self.relations("WHERE kind = 'index'").await?,
             ("\\d", Some(name)) => {
                 exit = self
                     .run(&format!("DESCRIBE {}", crate::load::quote(name)))
@@ -180,11 +213,22 @@ impl Shell {
             }
             ("\\format", Some(name)) => match <Format as clap::ValueEnum>::from_str(name, true) {
                 Ok(format) => self.format = format,
-                Err(_) => eprintln!("formats are table, csv, json and ndjson"),
+                Err(_) => {
+                    eprintln!("formats are table, csv, json and ndjson, not {name}");
+                    exit = Exit::StatementFailed;
+                }
             },
-            (other, _) => eprintln!("unknown command {other}; \\? lists the commands"),
+            (other, _) => {
+                eprintln!("invalid command {other}\n  \\? lists the commands");
+                exit = Exit::StatementFailed;
+            }
         }
         Ok(Some(exit))
+    }
+
+    async fn relations(&mut self, which: &str) -> Result<Exit> {
+        self.run(&format!("{RELATIONS} {which} ORDER BY kind, name"))
+            .await
     }
 
     async fn prompt(&mut self) -> Result<Exit> {
@@ -278,6 +322,17 @@ const KEYWORDS: &str = "\
     BYTEA DATE TIMESTAMP TIMESTAMPTZ INTERVAL JSONB VECTOR GEOGRAPHY GEOMETRY POINT text_match \
     bm25_score ST_DWithin ST_Point ST_Distance fulltext rtree hnsw btree vector_cosine_ops count \
     sum avg min max between like is in asc desc";
+
+/// How writing a result went. A reader that has seen enough (`| head`) is none to tell.
+fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            SqlState::IoError,
+            format!("cannot write: {e}"),
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
 
 fn show(took: Duration) -> String {
     format!("{:.3} ms", took.as_secs_f64() * 1e3)

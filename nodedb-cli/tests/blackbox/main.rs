@@ -18,6 +18,7 @@ mod kill;
 mod load;
 mod memory;
 mod server;
+mod shell;
 mod streams;
 mod sums;
 #[path = "../../../nodedb-server/tests/workload/mod.rs"]
