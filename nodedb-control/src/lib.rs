@@ -13,5 +13,6 @@ pub mod listen;
 pub mod node;
 pub mod runtime;
 pub mod session;
+pub mod shutdown;
 pub mod sql;
 pub mod worker;

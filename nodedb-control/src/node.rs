@@ -19,6 +19,7 @@ use crate::dispatch::Dispatcher;
 use crate::runtime::Runtime;
 use crate::session::plans::PlanCache;
 use crate::session::registry::Registry;
+use crate::shutdown::Shutdown;
 use crate::worker::polls::Polls;
 
 /// What is fixed for the life of a node.
@@ -45,6 +46,7 @@ pub struct Node {
     pub sessions: Arc<Registry>,
     pub counters: Counters,
     pub polls: Arc<Polls>,
+    pub shutdown: Shutdown,
     /// Threads for relational plans; without them such a plan runs where its rows are read.
     pub executor: Option<nodedb_query::Executor>,
     pub row_ids: RowIds,
@@ -89,6 +91,7 @@ impl Node {
             sessions: Arc::new(Registry::default()),
             counters: Counters::default(),
             polls: Arc::default(),
+            shutdown: Shutdown::default(),
             executor,
             streams: OnceLock::new(),
             // A row without a key is named by a timestamp, which no other row ever gets.

@@ -417,7 +417,7 @@ impl Sockets {
             http: local(&self.http)?,
             native: local(&self.native)?,
         };
-        let (pg, accepting) = (self.pg, pool.clone());
+        let (pg, accepting, stopping) = (self.pg, pool.clone(), node.clone());
         pool.submit_to_first(Box::new(move |_| {
             Box::pin(async move {
                 let listener = tokio::net::TcpListener::from_std(pg)
@@ -427,15 +427,15 @@ impl Sockets {
                         pgwire::connection::serve(stream, worker, secret).await;
                     }
                 };
-                listen::accept(listener, accepting, serve).await;
+                listen::accept(listener, accepting, stopping, serve).await;
             })
         }))?;
-        let (native, accepting) = (self.native, pool.clone());
+        let (native, accepting, stopping) = (self.native, pool.clone(), node.clone());
         pool.submit_to_first(Box::new(move |_| {
             Box::pin(async move {
                 let listener = tokio::net::TcpListener::from_std(native)
                     .expect("the worker's runtime can watch a socket");
-                listen::accept(listener, accepting, listen::native::serve).await;
+                listen::accept(listener, accepting, stopping, listen::native::serve).await;
             })
         }))?;
         let (http, serving, node) = (self.http, pool.clone(), node.clone());
@@ -443,7 +443,7 @@ impl Sockets {
             Box::pin(async move {
                 let listener = tokio::net::TcpListener::from_std(http)
                     .expect("the worker's runtime can watch a socket");
-                // It ends only with the runtime.
+                // It ends when the node stops.
                 let _ = http::serve(listener, serving, node).await;
             })
         }))?;

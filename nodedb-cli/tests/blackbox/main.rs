@@ -19,6 +19,7 @@ mod load;
 mod memory;
 mod server;
 mod shell;
+mod stop;
 mod streams;
 mod sums;
 #[path = "../../../nodedb-server/tests/workload/mod.rs"]

@@ -7,17 +7,29 @@ pub mod native;
 pub mod pgwire;
 
 use std::io::Read;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use nodedb_types::{Failure, Result, SqlState};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::node::{Node, Worker};
 use crate::worker::pool::Pool;
 
-/// Accepts connections for as long as it is polled and hands each to a worker, where `serve` runs
-/// over it.
-pub async fn accept<F, W>(listener: TcpListener, pool: Pool, serve: F)
+/// Accepts connections until the node stops and hands each to a worker, where `serve` runs over it.
+pub async fn accept<F, W>(listener: TcpListener, pool: Pool, node: Arc<Node>, serve: F)
 where
-    F: Fn(TcpStream, std::rc::Rc<crate::node::Worker>) -> W + Clone + Send + 'static,
+    F: Fn(TcpStream, Rc<Worker>) -> W + Clone + Send + 'static,
+    W: Future<Output = ()> + 'static,
+{
+    let accepting = accept_all(&listener, &pool, serve);
+    // The stop closes the socket.
+    node.shutdown.unless_begun(accepting, || true).await;
+}
+
+async fn accept_all<F, W>(listener: &TcpListener, pool: &Pool, serve: F)
+where
+    F: Fn(TcpStream, Rc<Worker>) -> W + Clone + Send + 'static,
     W: Future<Output = ()> + 'static,
 {
     loop {

@@ -1,6 +1,7 @@
 //! The threads of the workers, and how work is handed to them.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +13,13 @@ use nodedb_bridge::schedule;
 use nodedb_bridge::wiring::WorkerEnds;
 use nodedb_types::limits::CONNECTIONS_MAX;
 use nodedb_types::{Failure, Result, SqlState};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
 
 use super::{STACK_BYTES, TokioRuntime, pump};
 use crate::dispatch::{Dispatcher, upcall};
 use crate::node::{Node, Worker};
+use crate::shutdown::{self, FAREWELL, GRACE, Shutdown, Stage};
 
 /// Work for one worker: it runs there to its end, on that thread alone.
 pub type Job = Box<dyn FnOnce(Rc<Worker>) -> LocalBoxFuture<'static, ()> + Send>;
@@ -33,8 +36,15 @@ pub struct PoolConfig {
 
 struct Member {
     jobs: mpsc::Sender<Job>,
-    /// Sessions and other jobs that it has.
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
+}
+
+/// Sessions and other jobs that a worker has.
+#[derive(Default)]
+struct Load {
+    jobs: AtomicUsize,
+    /// The last of them has ended.
+    none_left: Notify,
 }
 
 /// A way to hand work to the workers. Clones share it.
@@ -44,7 +54,7 @@ pub struct Pool(Arc<[Member]>);
 /// The workers' threads, to be joined when the pool is given up.
 pub struct Threads {
     threads: Vec<JoinHandle<()>>,
-    stop: tokio::sync::watch::Sender<bool>,
+    node: Arc<Node>,
 }
 
 /// Starts a worker for each of `ends`.
@@ -54,26 +64,26 @@ pub fn start(
     snapshots: &Arc<Snapshots>,
     config: PoolConfig,
 ) -> io::Result<(Pool, Threads)> {
-    let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut members = Vec::new();
     let mut threads = Vec::new();
     for ends in ends {
         let (tx, jobs) = mpsc::channel(CONNECTIONS_MAX);
-        let load = Arc::new(AtomicUsize::new(0));
+        let load = Arc::new(Load::default());
         members.push(Member {
             jobs: tx,
             load: load.clone(),
         });
-        let (node, snapshots, stopped) = (node.clone(), snapshots.clone(), stopped.clone());
+        let (node, snapshots) = (node.clone(), snapshots.clone());
         let name = format!("ndb-control-{}", ends.worker);
-        let body = move || run(ends, node, &snapshots, config, jobs, load, stopped);
+        let body = move || run(ends, node, &snapshots, config, jobs, load);
         let thread = std::thread::Builder::new()
             .name(name)
             .stack_size(STACK_BYTES)
             .spawn(body)?;
         threads.push(thread);
     }
-    Ok((Pool(members.into()), Threads { threads, stop }))
+    let node = node.clone();
+    Ok((Pool(members.into()), Threads { threads, node }))
 }
 
 impl Pool {
@@ -83,7 +93,7 @@ impl Pool {
         let least = self
             .0
             .iter()
-            .min_by_key(|m| m.load.load(Ordering::Relaxed))
+            .min_by_key(|m| m.load.jobs.load(Ordering::Relaxed))
             .ok_or_else(|| Failure::internal("a node without workers"))?;
         Pool::submit_to(least, job)
     }
@@ -94,27 +104,24 @@ impl Pool {
     }
 
     fn submit_to(member: &Member, job: Job) -> Result<()> {
-        member.load.fetch_add(1, Ordering::Relaxed);
+        member.load.jobs.fetch_add(1, Ordering::Relaxed);
         member.jobs.try_send(job).map_err(|error| {
-            member.load.fetch_sub(1, Ordering::Relaxed);
+            member.load.jobs.fetch_sub(1, Ordering::Relaxed);
             match error {
                 mpsc::error::TrySendError::Full(_) => Failure::new(
                     SqlState::TooManyConnections,
                     "sorry, too many clients already",
                 ),
-                mpsc::error::TrySendError::Closed(_) => {
-                    Failure::new(SqlState::AdminShutdown, "the server is shutting down")
-                }
+                mpsc::error::TrySendError::Closed(_) => shutdown::stopping(),
             }
         })
     }
 }
 
 impl Threads {
-    /// Ends every session and joins the threads.
+    /// Ends every session, as [`crate::shutdown`] says, and joins the threads.
     pub fn stop(self) {
-        // Without a receiver every worker has ended already.
-        let _ = self.stop.send(true);
+        self.node.shutdown.advance(Stage::Stopping);
         for thread in self.threads {
             // A panic was reported where it happened.
             let _ = thread.join();
@@ -128,8 +135,7 @@ fn run(
     snapshots: &Arc<Snapshots>,
     config: PoolConfig,
     mut jobs: mpsc::Receiver<Job>,
-    load: Arc<AtomicUsize>,
-    mut stopped: tokio::sync::watch::Receiver<bool>,
+    load: Arc<Load>,
 ) {
     schedule::prompt();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -142,7 +148,7 @@ fn run(
         let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
         let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, tasks);
         let slot = snapshots.slot(index as usize);
-        let worker = Worker::new(node, index, dispatcher.clone(), slot);
+        let worker = Worker::new(node.clone(), index, dispatcher.clone(), slot);
         let asked = worker.clone();
         let pump = pump(
             ends.pump,
@@ -156,6 +162,7 @@ fn run(
         tokio::task::spawn_local(async move {
             pump.await.expect("a worker can watch its eventfd");
         });
+        let mut stopping = pin!(stop(&node.shutdown, &load));
         loop {
             tokio::select! {
                 job = jobs.recv() => {
@@ -166,17 +173,36 @@ fn run(
                         work.await;
                     }));
                 }
-                _ = stopped.changed() => return,
+                () = &mut stopping => return,
             }
         }
     });
 }
 
+/// Waits until the node has stopped: until all jobs have ended, or their time is over.
+async fn stop(shutdown: &Shutdown, load: &Load) {
+    shutdown.reached(Stage::Stopping).await;
+    let none_left = async {
+        while load.jobs.load(Ordering::SeqCst) > 0 {
+            load.none_left.notified().await;
+        }
+    };
+    let mut none_left = pin!(none_left);
+    // reason: a statement may run for long, and a client may not read.
+    if timeout(GRACE, &mut none_left).await.is_err() {
+        shutdown.advance(Stage::Over);
+        // reason: as above; what was not said by then is not said.
+        let _ = timeout(FAREWELL, &mut none_left).await;
+    }
+}
+
 /// Counts a job for as long as it lives, also when it panics.
-struct Busy(Arc<AtomicUsize>);
+struct Busy(Arc<Load>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.jobs.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.none_left.notify_one();
+        }
     }
 }

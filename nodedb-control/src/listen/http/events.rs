@@ -17,9 +17,10 @@ use nodedb_bridge::port::{StreamEvent, StreamRows};
 use nodedb_types::{CommitTs, Failure, Result, SqlState};
 use tokio::sync::mpsc;
 
-use super::{Server, body, failed, problem, stopping};
+use super::{Server, body, failed, problem};
 use crate::node::Worker;
 use crate::session::stream;
+use crate::shutdown::{FAREWELL, Shutdown, Stage, stopping, terminated};
 
 /// Silence before a comment is sent.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -85,7 +86,7 @@ pub(super) async fn events(
                         Err(failure) => Err(failure),
                     };
                     if begun_tx.send(Ok(())).is_ok() {
-                        send(rows, is_there, &pieces_tx).await;
+                        send(rows, is_there, &pieces_tx, &worker.node.shutdown).await;
                     }
                 }
             }
@@ -153,9 +154,11 @@ async fn send(
     mut rows: StreamRows,
     is_there: impl Fn() -> Result<()>,
     pieces: &mpsc::Sender<Bytes>,
+    shutdown: &Shutdown,
 ) {
     loop {
         let next = tokio::select! {
+            () = shutdown.reached(Stage::Stopping) => Ok(Some(Err(terminated()))),
             next = tokio::time::timeout(HEARTBEAT, rows.next()) => next,
             () = pieces.closed() => return,
         };
@@ -168,14 +171,19 @@ async fn send(
             Ok(text) => text,
             Err(failure) => {
                 let json = body::failure_json(&failure);
-                // The client may be gone; there is nothing more to say either way.
-                let _ = pieces
-                    .send(format!("event: error\ndata: {json}\n\n").into())
-                    .await;
+                let last = pieces.send(format!("event: error\ndata: {json}\n\n").into());
+                // reason: a client that does not read is not waited for. It may be gone already;
+                // there is nothing more to say either way.
+                let _ = tokio::time::timeout(FAREWELL, last).await;
                 return;
             }
         };
-        if pieces.send(text.into()).await.is_err() {
+        // A client that has stalled does not keep the node from stopping.
+        let sent = tokio::select! {
+            sent = pieces.send(text.into()) => sent.is_ok(),
+            () = shutdown.reached(Stage::Stopping) => false,
+        };
+        if !sent {
             return;
         }
     }

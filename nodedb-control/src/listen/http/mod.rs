@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 
 use crate::node::{Node, Worker};
 use crate::session::Session;
+use crate::shutdown::{Stage, stopping};
 use crate::worker::pool::Pool;
 use body::Shape;
 use request::Query;
@@ -44,11 +45,11 @@ struct Server {
     address: SocketAddr,
 }
 
-/// Serves for as long as it is polled.
+/// Serves until the node stops and every request has its answer.
 pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::io::Result<()> {
     let server = Server {
         pool,
-        node,
+        node: node.clone(),
         address: listener.local_addr()?,
     };
     let router = Router::new()
@@ -69,7 +70,10 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
             check_host,
         ))
         .with_state(server);
-    axum::serve(listener, router).await
+    let stopped = async move { node.shutdown.reached(Stage::Stopping).await };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stopped)
+        .await
 }
 
 fn not_found() -> Failure {
@@ -79,9 +83,15 @@ fn not_found() -> Failure {
     )
 }
 
-/// Lets a request pass that names this server by address or as localhost, and that no page of
-/// another site has sent.
+/// Lets a request pass that names this server by address or as localhost, that no page of another
+/// site has sent, and that comes before the node stops.
 async fn check_host(State(server): State<Server>, request: Request, next: Next) -> Response {
+    if server.node.shutdown.has_begun() {
+        let mut response = failed(&stopping());
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        return response;
+    }
     let origin = request.headers().get(header::ORIGIN);
     let foreign = origin.is_some_and(|origin| {
         let host = origin.to_str().ok().and_then(|o| o.strip_prefix("http://"));
@@ -153,10 +163,6 @@ async fn metrics(State(server): State<Server>) -> Response {
     }
 }
 
-fn stopping() -> Failure {
-    Failure::new(SqlState::AdminShutdown, "the server is shutting down")
-}
-
 /// What a worker sends back: the reply's beginning, once, or a failure.
 type Begun = Result<(), Failure>;
 
@@ -222,6 +228,7 @@ async fn answer(
     let ran = tokio::select! {
         ran = run => ran,
         () = pieces.closed() => return,
+        () = worker.node.shutdown.reached(Stage::Over) => Err(stopping()),
     };
     let (session, mut execution) = match ran {
         Ok(ran) => ran,

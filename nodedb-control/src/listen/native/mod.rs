@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::node::{Counters, Worker};
 use crate::session::execution::Execution;
 use crate::session::{Session, bulk};
+use crate::shutdown::{self, FAREWELL};
 use answer::{PIECE_BYTES, RowWriter};
 
 /// The user that native requests run as, until authentication exists.
@@ -39,10 +40,22 @@ pub async fn serve(stream: TcpStream, worker: Rc<Worker>) {
         write: BufWriter::new(write),
     };
     let mut read = BufReader::new(read);
+    let idle = Cell::new(true);
+    let run = connection.run(&mut read, &worker, &idle);
+    let end = match worker.node.shutdown.unless_begun(run, || idle.get()).await {
+        Some(end) => end,
+        None if idle.get() => Err(End::Broken(shutdown::terminated())),
+        // In the midst of an answer nothing else can be said.
+        None => Err(End::Gone),
+    };
     // What ends the connection was told to the client as far as that is possible.
-    if let Err(End::Broken(failure)) = connection.run(&mut read, &worker).await {
-        let _ = connection.fail(0, &failure).await;
-        let _ = connection.write.flush().await;
+    if let Err(End::Broken(failure)) = end {
+        let told = async {
+            connection.fail(0, &failure).await?;
+            Ok::<_, End>(connection.write.flush().await?)
+        };
+        // reason: a client that does not read is not waited for any longer. It may be gone already.
+        let _ = tokio::time::timeout(FAREWELL, told).await;
     }
 }
 
@@ -73,6 +86,7 @@ impl Connection {
         &mut self,
         read: &mut BufReader<OwnedReadHalf>,
         worker: &Rc<Worker>,
+        idle: &Cell<bool>,
     ) -> Result<(), End> {
         self.greet(read).await?;
         let mut session =
@@ -90,6 +104,7 @@ impl Connection {
         };
         let serving = async {
             while let Some((number, request)) = ahead.recv().await {
+                idle.set(false);
                 cancelled.running.set(number);
                 let was_cancelled = cancelled.waiting.borrow_mut().remove(&number);
                 let outcome = match was_cancelled {
@@ -106,6 +121,7 @@ impl Connection {
                 cancelled.running.set(0);
                 if ahead.is_empty() {
                     self.write.flush().await?;
+                    idle.set(ahead.is_empty());
                 }
             }
             Ok::<(), End>(())

@@ -3,8 +3,10 @@
 //! A simple query's statements run one after the other; at most one of them may write. Errors of a
 //! statement or a message leave the connection usable; only a stream of bytes that cannot be
 //! followed ends it. While a statement runs, the socket is watched: when the client goes away the
-//! statement is cancelled.
+//! statement is cancelled. When the node stops, the client is told (57P01) once it is idle, or has had
+//! its time.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,36 +24,49 @@ use crate::node::{Counters, Worker};
 use crate::session::copy::CopyIn;
 use crate::session::execution::{Execution, Tag};
 use crate::session::{DATABASE, Session, bulk};
+use crate::shutdown::{self, FAREWELL};
 use crate::sql::parse::Parsed;
 
 /// The newest protocol version that is spoken: 3.2.
 const VERSION: u32 = 3 << 16 | 2;
 
-/// Serves one client until it goes or the stream breaks. `secret`: random bytes for its cancel
-/// key, 32 of them.
+/// Serves one client until it goes, the stream breaks, or the node stops. `secret`: random bytes
+/// for its cancel key, 32 of them.
 pub async fn serve(stream: TcpStream, worker: Rc<Worker>, secret: [u8; 32]) {
     // Small answers must not wait for one another.
     let _ = stream.set_nodelay(true);
     let mut socket = Socket::new(stream);
-    let end = match start(&mut socket, &worker, &secret).await {
-        Ok(Some(session)) => {
+    let shutdown = &worker.node.shutdown;
+    let started = shutdown.unless_begun(start(&mut socket, &worker, &secret), || true);
+    let end = match started.await {
+        Some(Ok(Some(session))) => {
             Counters::add(&worker.node.counters.connections, 1);
+            let idle = Cell::new(false);
             let mut connection = Connection {
                 extended: Extended::default(),
                 socket,
                 session,
+                idle: &idle,
             };
-            let end = connection.run().await;
+            let run = shutdown.unless_begun(connection.run(), || idle.get());
+            let end = match run.await {
+                Some(end) => end,
+                None => Err(End::Broken(shutdown::terminated())),
+            };
             socket = connection.socket;
             end
         }
-        Ok(None) => Ok(()),
-        Err(end) => Err(end),
+        Some(Ok(None)) => Ok(()),
+        Some(Err(end)) => Err(end),
+        None => Err(End::Broken(Failure::new(
+            SqlState::CannotConnectNow,
+            "the database system is shutting down",
+        ))),
     };
     if let Err(End::Broken(failure)) = end {
         reply::failure(&mut socket.out, Severity::Fatal, &failure, 0);
-        // The client may be gone already.
-        let _ = socket.flush().await;
+        // reason: a client that does not read is not waited for any longer. It may be gone already.
+        let _ = tokio::time::timeout(FAREWELL, socket.flush()).await;
     }
 }
 
@@ -179,16 +194,20 @@ fn options(text: &str) -> Result<Vec<(String, String)>> {
     Ok(settings)
 }
 
-struct Connection {
+struct Connection<'a> {
     socket: Socket,
     session: Session,
     extended: Extended,
+    /// Nothing is asked for that is not answered.
+    idle: &'a Cell<bool>,
 }
 
-impl Connection {
+impl Connection<'_> {
     async fn run(&mut self) -> Result<(), End> {
         loop {
+            self.idle.set(true);
             let frame = self.socket.frame().await?;
+            self.idle.set(false);
             let kind = frame.kind;
             match frame.decode() {
                 Ok(Message::Terminate) => return Ok(()),
@@ -206,6 +225,7 @@ impl Connection {
                         socket,
                         session,
                         extended,
+                        idle: _,
                     } = self;
                     match extended.at_once(message, socket, session) {
                         Left::Nothing => {}
