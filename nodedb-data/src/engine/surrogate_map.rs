@@ -87,6 +87,22 @@ impl<T: Copy + Default> SurrogateMap<T> {
         self.extents[self.position(number).ok()?].1.get(slot)
     }
 
+    /// Appends those of `ascending` that have a value to `found`, each with it.
+    pub fn get_all(&self, ascending: &[u32], found: &mut Vec<(u32, T)>) {
+        let mut rest = ascending;
+        while let Some(first) = rest.first() {
+            let number = first / EXTENT_SMALL;
+            let same = rest.iter().take_while(|id| **id / EXTENT_SMALL == number);
+            let (these, others) = rest.split_at(same.count());
+            rest = others;
+            if let Ok(at) = self.position(number) {
+                let extent = &self.extents[at].1;
+                let value = |id: &u32| Some((*id, extent.get(split(*id).1)?));
+                found.extend(these.iter().filter_map(value));
+            }
+        }
+    }
+
     /// The extents that have values, by ascending surrogate / 1024.
     pub fn extents(&self) -> impl Iterator<Item = (u32, &Rc<Extent<T>>)> {
         self.extents
@@ -186,6 +202,10 @@ mod tests {
                 prop_assert_eq!(map.get(id), model.get(&id).copied());
                 prop_assert_eq!(map.len(), model.len() as u64);
             }
+            let all: Vec<u32> = (0..6144).collect();
+            let mut found = Vec::new();
+            map.get_all(&all, &mut found);
+            prop_assert!(found.iter().copied().eq(model.iter().map(|(id, value)| (*id, *value))));
             let next = model.range(from..).next().map(|(id, value)| (*id, *value));
             prop_assert_eq!(map.next(from), next);
         }

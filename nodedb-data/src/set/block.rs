@@ -208,6 +208,16 @@ impl BlockSet {
         }
     }
 
+    /// Appends the first `most` ids at or above `low` to `to`, as surrogates of `block`.
+    pub fn surrogates_from(&self, block: u16, low: u16, most: usize, to: &mut Vec<u32>) {
+        let whole = |low: u16| u32::from(block) << 16 | u32::from(low);
+        // Told apart here, not for each id.
+        match self.iter_from(low) {
+            Ids::Sparse(ids) => to.extend(ids.take(most).map(|low| whole(*low))),
+            Ids::Dense(ids) => to.extend(ids.take(most).map(whole)),
+        }
+    }
+
     /// The ids as surrogates of `block`, ascending.
     pub fn surrogates(&self, block: u16) -> impl Iterator<Item = u32> + '_ {
         let base = u32::from(block) << 16;

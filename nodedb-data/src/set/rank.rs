@@ -218,8 +218,8 @@ async fn rank_part(
     let mut held = Held::new(cx);
     let mut scan = Scan::new(part, cx, false);
     while let Some(piece) = scan.next().await? {
-        set.steady.union_block(piece.block, &piece.steady);
-        set.changed.union_block(piece.block, &piece.changed);
+        set.steady.add_block(piece.block, piece.steady);
+        set.changed.add_block(piece.block, piece.changed);
         held.set(set.steady.heap_bytes() + set.changed.heap_bytes())?;
     }
     let rows = set.steady.len() + set.changed.len();

@@ -1,7 +1,5 @@
 //! A set of surrogates over all blocks: what a ranker may choose from, what a source has gathered.
 
-use std::collections::BTreeMap;
-
 use super::block::{BlockBuilder, BlockSet};
 
 /// Sets of blocks by ascending block; no empty one is kept.
@@ -100,6 +98,17 @@ impl RowSet {
         }
     }
 
+    /// Adds ids of one block, which mostly is not there yet.
+    pub fn add_block(&mut self, block: u16, ids: BlockSet) {
+        match self.position(block) {
+            Err(at) if !ids.is_empty() => {
+                self.len += ids.len() as u64;
+                self.blocks.insert(at, (block, ids));
+            }
+            _ => self.union_block(block, &ids),
+        }
+    }
+
     pub fn union(&mut self, other: &RowSet) {
         for (block, ids) in &other.blocks {
             self.union_block(*block, ids);
@@ -184,7 +193,10 @@ impl FromIterator<u32> for RowSet {
 /// 8 KiB a block.
 #[derive(Default)]
 pub struct RowSetBuilder {
-    blocks: BTreeMap<u16, BlockBuilder>,
+    /// By ascending block.
+    blocks: Vec<(u16, BlockBuilder)>,
+    /// Where the last id went: neighbours mostly come one after another.
+    hint: usize,
 }
 
 impl RowSetBuilder {
@@ -200,7 +212,14 @@ impl RowSetBuilder {
     }
 
     fn block(&mut self, block: u16) -> &mut BlockBuilder {
-        self.blocks.entry(block).or_default()
+        if self.blocks.get(self.hint).is_none_or(|b| b.0 != block) {
+            let found = self.blocks.binary_search_by_key(&block, |b| b.0);
+            self.hint = found.unwrap_or_else(|at| {
+                self.blocks.insert(at, (block, BlockBuilder::default()));
+                at
+            });
+        }
+        &mut self.blocks[self.hint].1
     }
 
     /// The set; the builder is empty afterwards.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nodedb_bridge::op::contract;
 use nodedb_bridge::plan::{SetExpr, Source};
-use nodedb_types::{Result, Value};
+use nodedb_types::{DataType, Result, Value};
 
 use super::{call_of, extra_call};
 use crate::expr::Expr;
@@ -15,8 +15,25 @@ use crate::rel::{ColumnId, Extra, Scan};
 pub(crate) struct Sources<'a> {
     scan: &'a Scan,
     pub list: Vec<Source>,
-    /// Conditions and the source each became, so that one asked twice is one source.
-    shown: Vec<String>,
+    /// The conditions that each source stands for, so that one asked twice is one source.
+    asked: Vec<Asked>,
+}
+
+/// A condition and the source that an index has for it.
+type Answered = (Expr, Option<Source>);
+
+/// A condition, or two that one source answers together.
+struct Asked(Expr, Option<Expr>);
+
+impl Asked {
+    fn is(&self, first: &Expr, second: Option<&Expr>) -> bool {
+        let seconds = match (&self.1, second) {
+            (Some(mine), Some(other)) => mine.is_alike(other),
+            (None, None) => true,
+            _ => false,
+        };
+        seconds && self.0.is_alike(first)
+    }
 }
 
 impl<'a> Sources<'a> {
@@ -24,7 +41,7 @@ impl<'a> Sources<'a> {
         Sources {
             scan,
             list: Vec::new(),
-            shown: Vec::new(),
+            asked: Vec::new(),
         }
     }
 
@@ -60,32 +77,28 @@ impl<'a> Sources<'a> {
                 Ok(SetExpr::Not(Box::new(self.set_of(*inner)?)))
             }
             Expr::IsNull(inner)
-                if inner.data_type() == nodedb_types::DataType::Bool
-                    && self.asks_index(&inner)? =>
+                if inner.data_type() == DataType::Bool && self.asks_index(&inner)? =>
             {
                 Ok(SetExpr::IsUnknown(Box::new(self.set_of(*inner)?)))
             }
-            e => {
-                let shown = format!("{e:?}");
-                if let Some(at) = self.shown.iter().position(|s| *s == shown) {
-                    return Ok(SetExpr::Source(at));
-                }
-                let source = match self.index_source(&e)? {
-                    Some(source) => source,
-                    None => {
-                        let scan = self.scan;
-                        Source::Expression(Arc::new(Compiled::new(&e, scan)?))
-                    }
-                };
-                Ok(SetExpr::Source(self.add(source, shown)))
-            }
+            e => match self.index_source(&e)? {
+                Some(source) => Ok(SetExpr::Source(self.add(source, Asked(e, None)))),
+                None => self.expression(e),
+            },
         }
     }
 
-    fn add(&mut self, source: Source, shown: String) -> usize {
-        self.list.push(source);
-        self.shown.push(shown);
-        self.list.len() - 1
+    fn known(&self, first: &Expr, second: Option<&Expr>) -> Option<usize> {
+        self.asked.iter().position(|asked| asked.is(first, second))
+    }
+
+    /// The source, or the one that there is already for the same.
+    fn add(&mut self, source: Source, asked: Asked) -> usize {
+        self.known(&asked.0, asked.1.as_ref()).unwrap_or_else(|| {
+            self.list.push(source);
+            self.asked.push(asked);
+            self.list.len() - 1
+        })
     }
 
     /// Terms that no index answers become one expression.
@@ -94,11 +107,13 @@ impl<'a> Sources<'a> {
         let mut plain = Vec::new();
         let (met, terms) = match and {
             true => self.met(terms)?,
-            false => (Vec::new(), terms),
+            false => (Vec::new(), self.with_sources(terms)?),
         };
         sets.extend(met);
-        for term in terms {
-            if self.asks_index(&term)? || term.constant().is_some() {
+        for (term, source) in terms {
+            if let Some(source) = source {
+                sets.push(SetExpr::Source(self.add(source, Asked(term, None))));
+            } else if term.constant().is_some() || self.asks_index(&term)? {
                 sets.push(self.set_of(term)?);
             } else {
                 plain.push(term);
@@ -124,14 +139,13 @@ impl<'a> Sources<'a> {
     }
 
     /// Of conditions that must all be met, those that one op of an index answers together, such as
-    /// the two bounds of a range; and the other conditions.
-    fn met(&mut self, terms: Vec<Expr>) -> Result<(Vec<SetExpr>, Vec<Expr>)> {
+    /// the two bounds of a range; and the other conditions, with what an index has for each.
+    fn met(&mut self, terms: Vec<Expr>) -> Result<(Vec<SetExpr>, Vec<Answered>)> {
         let mut sets = Vec::new();
-        let mut rest: Vec<(Expr, Option<Source>)> = Vec::new();
-        for term in terms {
-            let source = self.index_source(&term)?;
+        let mut rest: Vec<Answered> = Vec::new();
+        for (term, source) in self.with_sources(terms)? {
             let pair = source.as_ref().and_then(|source| {
-                let joined = |(at, (_, earlier)): (usize, &(Expr, Option<Source>))| {
+                let joined = |(at, (_, earlier)): (usize, &Answered)| {
                     Some((at, both(earlier.as_ref()?, source, self.scan)?))
                 };
                 rest.iter().enumerate().find_map(joined)
@@ -139,25 +153,29 @@ impl<'a> Sources<'a> {
             match pair {
                 Some((at, source)) => {
                     let (earlier, _) = rest.remove(at);
-                    let shown = format!("{earlier:?} AND {term:?}");
-                    let known = self.shown.iter().position(|s| *s == shown);
-                    let at = known.unwrap_or_else(|| self.add(source, shown));
+                    let at = self.add(source, Asked(earlier, Some(term)));
                     sets.push(SetExpr::Source(at));
                 }
                 None => rest.push((term, source)),
             }
         }
-        Ok((sets, rest.into_iter().map(|(term, _)| term).collect()))
+        Ok((sets, rest))
+    }
+
+    fn with_sources(&self, terms: Vec<Expr>) -> Result<Vec<Answered>> {
+        let answered = |term| {
+            let source = self.index_source(&term)?;
+            Ok((term, source))
+        };
+        terms.into_iter().map(answered).collect()
     }
 
     fn expression(&mut self, e: Expr) -> Result<SetExpr> {
-        let shown = format!("{e:?}");
-        if let Some(at) = self.shown.iter().position(|s| *s == shown) {
+        if let Some(at) = self.known(&e, None) {
             return Ok(SetExpr::Source(at));
         }
-        let scan = self.scan;
-        let source = Source::Expression(Arc::new(Compiled::new(&e, scan)?));
-        Ok(SetExpr::Source(self.add(source, shown)))
+        let source = Source::Expression(Arc::new(Compiled::new(&e, self.scan)?));
+        Ok(SetExpr::Source(self.add(source, Asked(e, None))))
     }
 
     /// Whether any part of a condition is answered by an index.
@@ -175,9 +193,7 @@ impl<'a> Sources<'a> {
                 Ok(false)
             }
             Expr::Not(inner) => self.asks_index(inner),
-            Expr::IsNull(inner) if inner.data_type() == nodedb_types::DataType::Bool => {
-                self.asks_index(inner)
-            }
+            Expr::IsNull(inner) if inner.data_type() == DataType::Bool => self.asks_index(inner),
             _ => Ok(false),
         }
     }
@@ -229,12 +245,12 @@ impl<'a> Sources<'a> {
         let Some(extra) = self.extra(id) else {
             return Ok(None);
         };
-        let shown = format!("{id:?}");
-        if let Some(at) = self.shown.iter().position(|s| *s == shown) {
+        let asked = Expr::column(id, DataType::Bool);
+        if let Some(at) = self.known(&asked, None) {
             return Ok(Some(at));
         }
         let source = self.extra_source(extra)?;
-        Ok(source.map(|source| self.add(source, shown)))
+        Ok(source.map(|source| self.add(source, Asked(asked, None))))
     }
 }
 

@@ -22,7 +22,8 @@ pub fn parse(text: &str) -> Result<Vec<f32>> {
     if rest.starts_with(']') {
         return Err(data("vector must have at least 1 dimension"));
     }
-    let mut elements = Vec::new();
+    let commas = rest.bytes().filter(|byte| *byte == b',').count();
+    let mut elements = Vec::with_capacity((commas + 1).min(VECTOR_DIMENSIONS_MAX));
     loop {
         if elements.len() == VECTOR_DIMENSIONS_MAX {
             return Err(too_many());

@@ -33,6 +33,9 @@ use crate::sql::{ddl, parse};
 /// OID that a client gives a parameter whose type it leaves open: none, or `unknown`.
 const UNKNOWN_OIDS: [u32; 2] = [0, 705];
 
+/// A parameter of so many bytes is compared with the one before it: reading it again costs more.
+const SAME_BYTES_MIN: usize = 256;
+
 /// By name, of which the empty one is the most used.
 struct Named<T> {
     unnamed: Option<T>,
@@ -519,20 +522,28 @@ impl Extended {
         check_formats(&bind.parameter_formats, types.len(), "parameter formats")?;
         let width = columns(&statement).map_or(0, |c| c.len());
         check_formats(&bind.result_formats, width, "result formats")?;
-        let parameters = bind
-            .parameters
-            .iter()
-            .zip(types)
-            .enumerate()
-            .map(|(i, (bytes, data_type))| {
-                let format = reply::format_of(&bind.parameter_formats, i);
-                let shown = self.shown(&bind.statement, &statement, i);
-                value::decode_shown(bytes.as_deref(), format, data_type, shown)
-            })
-            .collect::<Result<_>>()?;
+        let mut parameters: Vec<Value> = Vec::with_capacity(types.len());
+        for (i, (bytes, data_type)) in bind.parameters.iter().zip(types).enumerate() {
+            let format = reply::format_of(&bind.parameter_formats, i);
+            let shown = self.shown(&bind.statement, &statement, i);
+            // A vector is shown and ordered by: the same long text twice.
+            let same = i.checked_sub(1).filter(|before| {
+                bytes
+                    .as_ref()
+                    .is_some_and(|bytes| bytes.len() >= SAME_BYTES_MIN)
+                    && bind.parameters[*before] == *bytes
+                    && types[*before] == *data_type
+                    && reply::format_of(&bind.parameter_formats, *before) == format
+                    && self.shown(&bind.statement, &statement, *before) == shown
+            });
+            parameters.push(match same {
+                Some(before) => parameters[before].clone(),
+                None => value::decode_shown(bytes.as_deref(), format, data_type, shown)?,
+            });
+        }
         let portal = Portal {
             statement,
-            parameters,
+            parameters: parameters.into(),
             formats: bind.result_formats,
             run: RefCell::new(Run::Waiting),
         };

@@ -231,6 +231,7 @@ impl Engine for Places {
                     mix(hashes, row, place.hash(row));
                 }
             },
+            1,
             turn,
         );
         if walk.is_pending() {

@@ -2,6 +2,9 @@
 //!
 //! The exact answer is that of `nodedb_types::geo` for the same two values, failures included.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use nodedb_bridge::op::place::Op;
 use nodedb_types::geo::geography::{self, Circle};
 use nodedb_types::geo::{Geometry, SRID_WGS84, bbox, planar};
@@ -12,8 +15,12 @@ use super::store::Place;
 
 /// A radius that surely holds all that geographies call touching, metres.
 const TOUCHING_M: f64 = 1e-3;
+/// Points that are decided without measuring, in one unit: the grain in which answers are paid.
+pub(super) const STEPS_PER_UNIT: u32 = 6;
 /// Units of measuring a geodesic.
 const GEODESIC: u32 = 20;
+/// Measured points whose answers are kept. Many rows may stand for one town.
+const MEASURED_MAX: usize = 1024;
 /// Points of shapes that are compared for a unit.
 const POINTS_PER_UNIT: usize = 16;
 /// Bytes of a point in EWKB.
@@ -39,6 +46,8 @@ pub(super) struct Predicate {
     boxes: Vec<[f64; 4]>,
     /// Units of the exact answer for a point, where the circle does not tell.
     units: u32,
+    /// Whether measured points, by the bits of their coordinates, lie in the circle.
+    measured: RefCell<HashMap<[u64; 2], bool>>,
 }
 
 impl Predicate {
@@ -82,6 +91,7 @@ impl Predicate {
             is_geodetic,
             boxes,
             units: 1 + (ewkb.len() / POINT_BYTES / POINTS_PER_UNIT) as u32,
+            measured: RefCell::default(),
         })
     }
 
@@ -105,6 +115,14 @@ impl Predicate {
         self.units
     }
 
+    /// Steps, of which [`STEPS_PER_UNIT`] make a unit, of the exact answer for most points.
+    pub(super) fn steps(&self) -> u32 {
+        match self.circle {
+            Some(_) => 1,
+            None => self.units * STEPS_PER_UNIT,
+        }
+    }
+
     /// False where it is false for all places within the bounds.
     pub(super) fn may_hold(&self, bounds: &Bounds) -> bool {
         match self.relation {
@@ -113,7 +131,7 @@ impl Predicate {
         }
     }
 
-    /// The exact answer, and the units it took.
+    /// The exact answer, and the steps it took.
     #[inline]
     pub(super) fn holds(&self, place: &Place<'_>) -> Result<(bool, u32)> {
         match (place, &self.circle) {
@@ -122,21 +140,38 @@ impl Predicate {
                 match (decided, self.relation) {
                     (Some(false), _) => Ok((false, 1)),
                     (Some(true), Relation::DWithin(_)) => Ok((true, 1)),
-                    (None, Relation::DWithin(_)) => Ok((circle.contains(*x, *y), GEODESIC)),
+                    (None, Relation::DWithin(_)) => Ok(self.measure(circle, *x, *y)),
                     _ => {
                         let point = Geometry::point(*x, *y, SRID_WGS84)?;
-                        Ok((self.compare(&point)?, GEODESIC))
+                        Ok((self.compare(&point)?, GEODESIC * STEPS_PER_UNIT))
                     }
                 }
             }
             (Place::Point { x, y, srid }, None) => {
-                Ok((self.compare(&Geometry::point(*x, *y, *srid)?)?, self.units))
+                let point = Geometry::point(*x, *y, *srid)?;
+                Ok((self.compare(&point)?, self.units * STEPS_PER_UNIT))
             }
             (Place::Shape(ewkb), _) => {
                 let units = self.units + (ewkb.len() / POINT_BYTES) as u32;
-                Ok((self.compare(&Geometry::from_ewkb(ewkb)?)?, units))
+                let shape = Geometry::from_ewkb(ewkb)?;
+                Ok((self.compare(&shape)?, units * STEPS_PER_UNIT))
             }
         }
+    }
+
+    /// [`Predicate::holds`] for a point near the rim of the circle.
+    fn measure(&self, circle: &Circle, x: f64, y: f64) -> (bool, u32) {
+        let mut measured = self.measured.borrow_mut();
+        let point = [x.to_bits(), y.to_bits()];
+        if let Some(known) = measured.get(&point) {
+            return (*known, 1);
+        }
+        if measured.len() >= MEASURED_MAX {
+            measured.clear();
+        }
+        let holds = circle.contains(x, y);
+        measured.insert(point, holds);
+        (holds, GEODESIC * STEPS_PER_UNIT)
     }
 
     fn compare(&self, place: &Geometry) -> Result<bool> {

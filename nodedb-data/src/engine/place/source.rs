@@ -10,8 +10,8 @@ use std::task::Poll;
 use nodedb_types::Result;
 
 use super::Places;
-use super::predicate::Predicate;
-use super::tree::Walk;
+use super::predicate::{Predicate, STEPS_PER_UNIT};
+use super::tree::{VISITS_PER_UNIT, Walk};
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, Turn};
 use crate::set::{BlockSet, RowSet, RowSetBuilder};
@@ -98,6 +98,7 @@ impl PlaceSource {
             &index.tree,
             |bounds| self.predicate.may_hold(bounds),
             |entry| rows.insert(entry.surrogate),
+            VISITS_PER_UNIT,
             turn,
         );
         if polled.is_ready() {
@@ -132,7 +133,8 @@ impl PlaceSource {
         turn: &Turn<'_>,
     ) -> Poll<Result<Truth>> {
         let is_few = |wanted: &BlockSet| {
-            wanted.len() as u64 * u64::from(self.predicate.units()) <= self.estimate().setup
+            let steps = wanted.len() as u64 * u64::from(self.predicate.steps());
+            steps / u64::from(STEPS_PER_UNIT) <= self.estimate().setup
         };
         let mut rows = match wanted {
             Some(wanted) if is_few(wanted) => wanted.clone(),
@@ -154,13 +156,13 @@ impl PlaceSource {
             self.predicate.prepare();
         }
         let mut has_more = turn.spend(2 * BLOCK_OPERATION);
-        let mut yes = Vec::new();
+        let (mut yes, mut unpaid) = (Vec::with_capacity(rows.len()), 0);
         for low in rows.iter() {
             let surrogate = u32::from(block) << 16 | u32::from(low);
-            let mut units = 1;
+            let mut steps = 1;
             if let Some(place) = index.store.get(surrogate) {
                 let holds;
-                (holds, units) = match self.predicate.holds(&place) {
+                (holds, steps) = match self.predicate.holds(&place) {
                     Ok(answer) => answer,
                     Err(failure) => return Poll::Ready(Err(failure)),
                 };
@@ -168,7 +170,11 @@ impl PlaceSource {
                     yes.push(low);
                 }
             }
-            has_more = turn.spend(units) && has_more;
+            unpaid += steps;
+            if unpaid >= STEPS_PER_UNIT {
+                has_more = turn.spend(unpaid / STEPS_PER_UNIT) && has_more;
+                unpaid %= STEPS_PER_UNIT;
+            }
             if !has_more {
                 let asked = rows.iter().take_while(|asked| *asked <= low);
                 self.answered.take(&BlockSet::from_sorted(asked), yes);

@@ -22,6 +22,8 @@ pub(super) const TAIL_MAX: usize = 512;
 const MERGE_RUNS: usize = 4;
 /// Entries of the tail that are looked at for a unit.
 const TAIL_PER_UNIT: usize = 32;
+/// Entries that a unit pays for where little is done with each.
+pub(super) const VISITS_PER_UNIT: usize = 8;
 /// Units of merging one entry.
 const MERGE_ENTRY: u32 = 3;
 
@@ -196,7 +198,9 @@ impl Tree {
 
     /// Units of a walk that proposes so many rows.
     pub(super) fn walk_units(&self, proposed: u64) -> u64 {
-        (self.tail.len() / TAIL_PER_UNIT) as u64 + self.runs.len() as u64 * 4 + proposed
+        // A leaf is a unit by itself, and not all of its entries are met.
+        let visits = proposed * 2 / VISITS_PER_UNIT as u64;
+        (self.tail.len() / TAIL_PER_UNIT) as u64 + self.runs.len() as u64 * 4 + visits
     }
 
     pub(super) fn heap_bytes(&self) -> usize {
@@ -288,15 +292,17 @@ pub(super) enum Walk {
 }
 
 impl Walk {
+    /// `visits_per_unit`: calls of `visit` that make a unit.
     pub(super) fn poll(
         &mut self,
         tree: &Tree,
         meets: impl Fn(&Bounds) -> bool,
         mut visit: impl FnMut(&Entry),
+        visits_per_unit: usize,
         turn: &Turn<'_>,
     ) -> Poll<()> {
         loop {
-            let mut units = 1;
+            let mut visits = 0;
             match self {
                 Walk::Start => {
                     *self = Walk::Tail { at: 0 };
@@ -307,7 +313,7 @@ impl Walk {
                     *at += rest.len();
                     for entry in rest.filter(|entry| meets(&entry.bounds)) {
                         visit(entry);
-                        units += 1;
+                        visits += 1;
                     }
                 }
                 Walk::Tail { .. } => {
@@ -322,7 +328,7 @@ impl Walk {
                         let (leaf, next) = now.step(*at, &meets);
                         for entry in leaf.iter().filter(|entry| meets(&entry.bounds)) {
                             visit(entry);
-                            units += 1;
+                            visits += 1;
                         }
                         *at = next;
                         if next >= now.entries().len() {
@@ -333,7 +339,7 @@ impl Walk {
                 },
                 Walk::Done => return Poll::Ready(()),
             }
-            if !turn.spend(units) {
+            if !turn.spend(1 + (visits / visits_per_unit) as u32) {
                 return Poll::Pending;
             }
         }

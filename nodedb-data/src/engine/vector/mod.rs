@@ -11,16 +11,14 @@
 //! map for each row, so it does not notice when rows are moved between its turns.
 //!
 //! Distances have the same bits as `nodedb_types::vector::distance`. Beside each vector stand its
-//! squared norm, which halves the work of the cosine, and a code of a byte for each element. The
-//! code gives a lower bound of the distance as it would be computed
-//! ([`nodedb_types::vector::code`]), so a ranking looks at the codes of a batch of rows and then
-//! scores those that may be among the best, nearest bound first. The answer is that of scoring
-//! every row: a row is left out only if its bound is above the k-th best score so far.
+//! squared norm, which halves the work of the cosine, and a code of a byte for each element, from
+//! which a ranking ([`ranking`]) sees that most rows are not among the nearest.
 //!
 //! A row whose vector is NULL has no entry and no score: the query task puts it last. A vector
 //! of zeros has no direction, so its cosine distance is NaN and it comes after all others.
 
 mod image;
+mod ranking;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -32,15 +30,14 @@ use std::task::Poll;
 use nodedb_bridge::op::vector::metric_of;
 use nodedb_bridge::op::{EngineOp, EngineRank};
 use nodedb_types::row::RowView;
-use nodedb_types::simd::code::prefetch;
-use nodedb_types::vector::code::{CodeProbe, Scale};
+use nodedb_types::vector::code::Scale;
 use nodedb_types::vector::{Metric, Probe};
 use nodedb_types::{Collection, DataType, Failure, Index, Result, SqlState, Surrogate};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use self::image::{Names, Thawing};
+pub use self::ranking::VectorRanking;
 use self::run::{Run, Shape};
-use self::top::Top;
 use super::surrogate_map::SurrogateMap;
 use super::{Engine, Estimate, Frozen, Hashes, Ranked, ThawPart, Truth, mix};
 use crate::pace::{Budget, Turn};
@@ -67,25 +64,6 @@ pub struct Vectors {
     names: Names,
     /// While an image is read.
     thawing: Option<Thawing>,
-}
-
-/// Rows whose codes are looked at before the nearest of them are scored.
-const BATCH: usize = 128;
-/// How many rows ahead of its use a code is asked for.
-const AHEAD: usize = 6;
-
-/// A ranking under way.
-pub struct VectorRanking {
-    probe: Probe,
-    /// None where codes say nothing.
-    codes: Option<CodeProbe>,
-    /// The surrogate to go on with; None when all were looked at.
-    next: Option<u32>,
-    /// Bounds and rows still to be scored, the least bound last.
-    near: Vec<(f64, u32)>,
-    top: Option<Top>,
-    seen: u64,
-    scored: u64,
 }
 
 /// Where a survey stands: the surrogate to go on with.
@@ -164,9 +142,15 @@ impl Vectors {
         self.run(number).at(slot, &self.shape)
     }
 
-    fn code_at(&self, place: u32) -> (&[i8], &Scale) {
+    #[inline]
+    fn coarse_at(&self, place: u32) -> (&[u8], &Scale) {
         let (number, slot) = self.shape.split(place);
-        self.run(number).code_at(slot, &self.shape)
+        self.run(number).coarse_at(slot, &self.shape)
+    }
+
+    fn fine_at(&self, place: u32) -> &[u8] {
+        let (number, slot) = self.shape.split(place);
+        self.run(number).fine_at(slot, &self.shape)
     }
 
     fn set(&mut self, surrogate: u32, vector: &[u8]) {
@@ -280,119 +264,6 @@ impl Vectors {
     }
 }
 
-impl VectorRanking {
-    /// Ranks the next allowed rows, as many as the turn allows, and sorts the best at the end.
-    fn scan(
-        &mut self,
-        index: &Vectors,
-        allowed: &RowSet,
-        k: usize,
-        turn: &Turn<'_>,
-    ) -> Poll<Vec<(f64, u32)>> {
-        let mut top = self.top.take().unwrap_or_else(|| Top::new(k));
-        // Where most rows are wanted, bounds spare little.
-        let bounded = (k as u64) < allowed.len() / 4;
-        let polled = self.poll_scores(index, allowed, bounded, &mut top, turn);
-        let polled = match polled {
-            Poll::Ready(()) => top.poll_sorted(turn),
-            Poll::Pending => Poll::Pending,
-        };
-        self.top = Some(top);
-        polled
-    }
-
-    fn poll_scores(
-        &mut self,
-        index: &Vectors,
-        allowed: &RowSet,
-        bounded: bool,
-        top: &mut Top,
-        turn: &Turn<'_>,
-    ) -> Poll<()> {
-        let units = index.shape.units();
-        loop {
-            while let Some((bound, surrogate)) = self.near.pop() {
-                if top.is_beyond(bound) {
-                    self.near.clear();
-                    break;
-                }
-                // A row that has changed since its bound was taken is none of the allowed.
-                if let Some(place) = index.places.get(surrogate) {
-                    let (vector, norm) = index.at(place);
-                    top.offer(self.probe.distance_with_norm(vector, norm), surrogate);
-                    self.scored += 1;
-                }
-                if !turn.spend(units) {
-                    return Poll::Pending;
-                }
-            }
-            let rows = BATCH.min(index.shape.codes_for(turn.budget.left()));
-            let batch = self.next_batch(allowed, rows);
-            if batch.is_empty() {
-                return Poll::Ready(());
-            }
-            self.line_up(index, &batch, bounded, top);
-            if !turn.spend(index.shape.code_units(batch.len())) {
-                return Poll::Pending;
-            }
-        }
-    }
-
-    /// The next allowed rows, none at the end.
-    fn next_batch(&mut self, allowed: &RowSet, rows: usize) -> Vec<u32> {
-        let mut batch = Vec::with_capacity(rows);
-        while let Some(from) = self.next {
-            let (first, low) = ((from >> 16) as u16, from as u16);
-            let Some((block, ids)) = allowed
-                .next_block(first)
-                .and_then(|block| Some((block, allowed.block(block)?)))
-            else {
-                self.next = None;
-                break;
-            };
-            let base = u32::from(block) << 16;
-            let ids = ids.iter_from(if block == first { low } else { 0 });
-            batch.extend(
-                ids.take(rows - batch.len())
-                    .map(|low| base | u32::from(low)),
-            );
-            if batch.len() == rows {
-                self.next = batch.last().and_then(|last| last.checked_add(1));
-                break;
-            }
-            self.next = block.checked_add(1).map(|block| u32::from(block) << 16);
-        }
-        batch
-    }
-
-    /// Lines up those rows of a batch that may be among the best.
-    fn line_up(&mut self, index: &Vectors, batch: &[u32], bounded: bool, top: &Top) {
-        let placed = batch.iter().map(|row| (*row, index.places.get(*row)));
-        let placed = placed.filter_map(|(row, place)| Some((row, place?)));
-        let placed: Vec<(u32, u32)> = placed.collect();
-        self.seen += placed.len() as u64;
-        let Some(codes) = self.codes.as_ref().filter(|_| bounded) else {
-            let rows = placed.iter().rev();
-            self.near
-                .extend(rows.map(|(row, _)| (f64::NEG_INFINITY, *row)));
-            return;
-        };
-        for (at, (row, place)) in placed.iter().enumerate() {
-            if let Some((_, place)) = placed.get(at + AHEAD) {
-                let (code, scale) = index.code_at(*place);
-                prefetch(std::slice::from_ref(scale));
-                prefetch(code);
-            }
-            let (code, scale) = index.code_at(*place);
-            let bound = codes.lower_bound(code, *scale);
-            if !top.is_beyond(bound) {
-                self.near.push((bound, *row));
-            }
-        }
-        self.near.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    }
-}
-
 impl Engine for Vectors {
     /// It answers no predicate.
     type Source = std::convert::Infallible;
@@ -465,15 +336,7 @@ impl Engine for Vectors {
             ));
         }
         let probe = Probe::new(rank.metric, &rank.query);
-        Ok(VectorRanking {
-            codes: CodeProbe::new(&probe),
-            probe,
-            next: Some(0),
-            near: Vec::new(),
-            top: None,
-            seen: 0,
-            scored: 0,
-        })
+        Ok(VectorRanking::new(probe))
     }
 
     fn poll_rank(
@@ -483,19 +346,12 @@ impl Engine for Vectors {
         k: usize,
         turn: &Turn<'_>,
     ) -> Poll<Result<Ranked>> {
-        ranking.scan(self, allowed, k, turn).map(|rows| {
-            Ok(Ranked {
-                rows,
-                how: "scan",
-                seen: ranking.seen,
-                scored: ranking.scored,
-            })
-        })
+        ranking.scan(self, allowed, k, turn).map(Ok)
     }
 
     fn score(&self, ranking: &VectorRanking, row: &RowView<'_>) -> Result<Option<f64>> {
         let vector = self.vector(row)?;
-        Ok(vector.map(|vector| ranking.probe.distance(vector)))
+        Ok(vector.map(|vector| ranking.probe().distance(vector)))
     }
 
     fn row_hash(&self, surrogate: Surrogate, row: &RowView<'_>) -> Result<u64> {

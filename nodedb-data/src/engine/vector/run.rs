@@ -1,13 +1,13 @@
 //! A flat array of vectors, each with its surrogate and code.
 //!
-//! The codes ([`nodedb_types::vector::code`]) stand in an array of their own, a fourth of the
-//! vectors', so that a scan which needs few of the vectors reads little. They follow from the
+//! The codes ([`nodedb_types::vector::code`]) stand in arrays of their own, one for each half, so
+//! that a scan which needs few of the vectors reads an eighth of their bytes. They follow from the
 //! vectors and are in no image.
 
 use std::rc::Rc;
 
 use nodedb_types::simd::distance as kernel;
-use nodedb_types::vector::code::{Scale, encode};
+use nodedb_types::vector::code::{Halves, Scale, encode, half_bytes};
 
 use crate::set::BlockSet;
 
@@ -22,13 +22,15 @@ const _: () = assert!(SLOTS_MAX <= 1 << 16);
 
 /// Bytes of vectors that a unit of work reads.
 const UNIT_BYTES: usize = 1024;
-/// Bytes of codes that it reads: they are asked for ahead, and little is done with each.
+/// Bytes of coarse halves that it reads: they are asked for ahead, and little is done with each.
 const UNIT_CODE_BYTES: usize = 2048;
 
 /// The layout that all runs of an index have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     dimensions: usize,
+    /// Bytes of half of a code.
+    half_bytes: usize,
     /// Slots of a run, as a power of two.
     slot_bits: u32,
 }
@@ -39,6 +41,7 @@ impl Shape {
         let slots = (run_bytes / (dimensions.max(1) * 4)).clamp(1, SLOTS_MAX);
         Shape {
             dimensions,
+            half_bytes: half_bytes(dimensions),
             slot_bits: slots.ilog2(),
         }
     }
@@ -70,14 +73,14 @@ impl Shape {
         1 + (self.vector_bytes() / UNIT_BYTES) as u32
     }
 
-    /// Units of looking at so many codes.
+    /// Units of looking at half of so many codes.
     pub(super) fn code_units(&self, codes: usize) -> u32 {
-        1 + (codes * self.dimensions / UNIT_CODE_BYTES) as u32
+        1 + (codes * self.half_bytes / UNIT_CODE_BYTES) as u32
     }
 
-    /// Codes that can be looked at for so many units, one at least.
+    /// Codes of which half can be looked at for so many units, one at least.
     pub(super) fn codes_for(&self, units: u32) -> usize {
-        (units as usize * UNIT_CODE_BYTES / self.dimensions.max(1)).max(1)
+        (units as usize * UNIT_CODE_BYTES / self.half_bytes.max(1)).max(1)
     }
 }
 
@@ -96,7 +99,7 @@ pub(super) struct Run {
 pub(super) struct Slots {
     pub(super) surrogates: Vec<u32>,
     pub(super) vectors: Vec<u8>,
-    codes: Vec<i8>,
+    codes: Halves,
     scales: Vec<Scale>,
 }
 
@@ -105,14 +108,20 @@ impl Slots {
     pub(super) fn new(surrogates: Vec<u32>, vectors: &[u8], shape: &Shape) -> Slots {
         let mut slots = Slots {
             vectors: vectors.to_vec(),
-            codes: Vec::with_capacity(vectors.len() / 4),
+            codes: Halves::default(),
             scales: Vec::with_capacity(surrogates.len()),
             surrogates,
         };
+        slots.reserve_codes(slots.surrogates.len(), shape);
         for vector in vectors.chunks_exact(shape.vector_bytes()) {
             slots.push_code(vector);
         }
         slots
+    }
+
+    fn reserve_codes(&mut self, more: usize, shape: &Shape) {
+        self.codes.coarse.reserve_exact(more * shape.half_bytes);
+        self.codes.fine.reserve_exact(more * shape.half_bytes);
     }
 
     fn push_code(&mut self, vector: &[u8]) {
@@ -175,10 +184,18 @@ impl Run {
         (vector, self.slots.scales[slot].squared_norm())
     }
 
-    pub(super) fn code_at(&self, slot: u32, shape: &Shape) -> (&[i8], &Scale) {
-        let (slot, bytes) = (slot as usize, shape.dimensions);
-        let code = &self.slots.codes[slot * bytes..][..bytes];
+    /// The coarse half of a code.
+    #[inline]
+    pub(super) fn coarse_at(&self, slot: u32, shape: &Shape) -> (&[u8], &Scale) {
+        let (slot, bytes) = (slot as usize, shape.half_bytes);
+        let code = &self.slots.codes.coarse[slot * bytes..][..bytes];
         (code, &self.slots.scales[slot])
+    }
+
+    /// The fine half.
+    pub(super) fn fine_at(&self, slot: u32, shape: &Shape) -> &[u8] {
+        let (slot, bytes) = (slot as usize, shape.half_bytes);
+        &self.slots.codes.fine[slot * bytes..][..bytes]
     }
 
     /// Gives the slot.
@@ -191,7 +208,7 @@ impl Run {
             let more = slot.max(4).min(shape.slots() - slot) as usize;
             slots.surrogates.reserve_exact(more);
             slots.vectors.reserve_exact(more * vector.len());
-            slots.codes.reserve_exact(more * shape.dimensions);
+            slots.reserve_codes(more, shape);
             slots.scales.reserve_exact(more);
         }
         slots.surrogates.push(surrogate);
@@ -204,9 +221,11 @@ impl Run {
         let (slot, bytes) = (slot as usize, shape.vector_bytes());
         let slots = self.slots();
         slots.vectors[slot * bytes..][..bytes].copy_from_slice(vector);
-        let mut code = Vec::with_capacity(shape.dimensions);
+        let mut code = Halves::default();
         slots.scales[slot] = encode(vector, kernel::squared_norm(vector), &mut code);
-        slots.codes[slot * shape.dimensions..][..shape.dimensions].copy_from_slice(&code);
+        let (bytes, codes) = (shape.half_bytes, &mut slots.codes);
+        codes.coarse[slot * bytes..][..bytes].copy_from_slice(&code.coarse);
+        codes.fine[slot * bytes..][..bytes].copy_from_slice(&code.fine);
     }
 
     /// The row of a slot has died or moved away.
@@ -221,7 +240,8 @@ impl Run {
         let slots = self.slots();
         slots.surrogates.clear();
         slots.vectors.clear();
-        slots.codes.clear();
+        slots.codes.coarse.clear();
+        slots.codes.fine.clear();
         slots.scales.clear();
         self.dead = BlockSet::new();
     }
@@ -231,6 +251,7 @@ impl Run {
         slots.surrogates.capacity() * 4
             + slots.scales.capacity() * size_of::<Scale>()
             + slots.vectors.capacity()
-            + slots.codes.capacity()
+            + slots.codes.coarse.capacity()
+            + slots.codes.fine.capacity()
     }
 }

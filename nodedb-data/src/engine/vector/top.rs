@@ -78,6 +78,11 @@ impl Top {
         }
     }
 
+    /// Whether there are k scores.
+    pub(super) fn is_full(&self) -> bool {
+        self.best.len() >= self.k
+    }
+
     /// Whether a row with this score, or a larger one, is surely not among the result. Once it is
     /// so for a score, it stays so.
     pub(super) fn is_beyond(&self, score: f64) -> bool {

@@ -1,0 +1,314 @@
+//! Ranking by distance: every allowed row is looked at, few are scored.
+//!
+//! Codes give lower bounds of a distance as it would be computed
+//! ([`nodedb_types::vector::code`]): the coarse half of a code a loose one, both halves a close
+//! one. A ranking takes the coarse bounds of a batch of rows and then goes on with whatever has the
+//! least bound: a coarse bound is made close, behind a close one the row is scored. When the least
+//! bound is above the k-th best score, so are the distances of all rows that are left, and the
+//! batch is done. So no row is scored, and hardly a fine half read, that need not be, and the
+//! answer is that of scoring every row.
+//!
+//! Only rows that may be among the best are put in order. In the first batch, before there are k
+//! scores, those are some with the least bounds; when they are through, there is a score to compare
+//! the others with.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::task::Poll;
+
+use nodedb_types::simd::code::prefetch;
+use nodedb_types::vector::Probe;
+use nodedb_types::vector::code::{CodeProbe, Scale};
+
+use super::Vectors;
+use super::top::Top;
+use crate::engine::Ranked;
+use crate::pace::Turn;
+use crate::set::RowSet;
+
+/// Rows whose coarse bounds are taken before the nearest of them are scored.
+const BATCH: usize = 2048;
+/// Rows whose products are taken before the bounds are made of them.
+const CHUNK: usize = 64;
+/// How many rows with the least bounds, for each row wanted, make the first scores.
+const FIRST: usize = 4;
+/// How many rows ahead of its use a coarse half is asked for.
+const AHEAD: usize = 16;
+/// Bounds that are made close together, so that their bytes arrive together.
+const REFINED: usize = 8;
+
+/// A ranking under way.
+pub struct VectorRanking {
+    probe: Probe,
+    codes: Codes,
+    /// The surrogate to go on with; None when all were looked at.
+    next: Option<u32>,
+    /// Rows of the batch that may be among the best, the least bound on top.
+    near: BinaryHeap<Near>,
+    /// Rows of the batch whose bounds were above those of all in `near` at first.
+    later: Vec<Near>,
+    /// Rows of the batch that are scored without a look at their bounds, the next one last.
+    due: Vec<u32>,
+    /// Room for the rows of a batch, and for those of them that have a place.
+    batch: Vec<u32>,
+    placed: Vec<(u32, u32)>,
+    bounds: Vec<f64>,
+    top: Option<Top>,
+    seen: u64,
+    scored: u64,
+}
+
+enum Codes {
+    /// Not asked for yet: a ranking may be made to score single rows only.
+    Unknown,
+    /// Nothing can be said, or most rows are wanted, so that bounds would spare little.
+    Useless,
+    Useful(CodeProbe),
+}
+
+/// A row and the least that its distance can be.
+struct Near {
+    bound: f64,
+    row: u32,
+    is_close: bool,
+}
+
+impl Ord for Near {
+    /// The least bound is the greatest. Bounds are never NaN.
+    fn cmp(&self, other: &Near) -> Ordering {
+        let bounds = other.bound.total_cmp(&self.bound);
+        bounds.then(other.row.cmp(&self.row))
+    }
+}
+
+impl PartialOrd for Near {
+    fn partial_cmp(&self, other: &Near) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Near {
+    fn eq(&self, other: &Near) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Near {}
+
+impl VectorRanking {
+    pub(super) fn new(probe: Probe) -> VectorRanking {
+        VectorRanking {
+            probe,
+            codes: Codes::Unknown,
+            next: Some(0),
+            near: BinaryHeap::new(),
+            later: Vec::new(),
+            due: Vec::new(),
+            batch: Vec::new(),
+            placed: Vec::new(),
+            bounds: Vec::new(),
+            top: None,
+            seen: 0,
+            scored: 0,
+        }
+    }
+
+    pub(super) fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Ranks the next allowed rows, as many as the turn allows, and sorts the best at the end.
+    pub(super) fn scan(
+        &mut self,
+        index: &Vectors,
+        allowed: &RowSet,
+        k: usize,
+        turn: &Turn<'_>,
+    ) -> Poll<Ranked> {
+        if matches!(self.codes, Codes::Unknown) {
+            let is_selective = (k as u64) < allowed.len() / 4;
+            let codes = is_selective.then(|| CodeProbe::new(&self.probe)).flatten();
+            self.codes = codes.map_or(Codes::Useless, Codes::Useful);
+        }
+        let mut top = self.top.take().unwrap_or_else(|| Top::new(k));
+        let polled = match self.poll_scores(index, allowed, k, &mut top, turn) {
+            Poll::Ready(()) => top.poll_sorted(turn),
+            Poll::Pending => Poll::Pending,
+        };
+        self.top = Some(top);
+        polled.map(|rows| Ranked {
+            rows,
+            how: "scan",
+            seen: self.seen,
+            scored: self.scored,
+        })
+    }
+
+    fn poll_scores(
+        &mut self,
+        index: &Vectors,
+        allowed: &RowSet,
+        k: usize,
+        top: &mut Top,
+        turn: &Turn<'_>,
+    ) -> Poll<()> {
+        loop {
+            while let Some(units) = self.step(index, top) {
+                if !turn.spend(units) {
+                    return Poll::Pending;
+                }
+            }
+            let rows = BATCH.min(index.shape.codes_for(turn.budget.left()));
+            self.next_batch(index, allowed, rows);
+            if self.batch.is_empty() {
+                return Poll::Ready(());
+            }
+            self.line_up(index, k, top);
+            if !turn.spend(index.shape.code_units(self.batch.len())) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Goes on with the row that may be the nearest of the batch; gives the units that it took,
+    /// and None when the batch is done.
+    fn step(&mut self, index: &Vectors, top: &mut Top) -> Option<u32> {
+        if let Some(row) = self.due.pop() {
+            self.score(index, row, top);
+            return Some(index.shape.units());
+        }
+        let may_be = |near: &Near| !top.is_beyond(near.bound);
+        if !self.near.peek().is_some_and(may_be) {
+            // Those that come later have lesser bounds than some that were made close.
+            self.near.clear();
+            self.near.extend(self.later.drain(..).filter(may_be));
+        }
+        let nearest = self.near.peek()?;
+        if !nearest.is_close {
+            self.refine(index, top);
+            return Some(index.shape.code_units(REFINED * 2));
+        }
+        let nearest = self.near.pop()?;
+        self.score(index, nearest.row, top);
+        Some(index.shape.units())
+    }
+
+    fn score(&mut self, index: &Vectors, row: u32, top: &mut Top) {
+        // A row that has changed since its bound was taken is none of the allowed.
+        if let Some(place) = index.places.get(row) {
+            let (vector, norm) = index.at(place);
+            top.offer(self.probe.distance_with_norm(vector, norm), row);
+            self.scored += 1;
+        }
+    }
+
+    /// Makes the bounds of the next rows close.
+    fn refine(&mut self, index: &Vectors, top: &Top) {
+        let Codes::Useful(codes) = &self.codes else {
+            return;
+        };
+        let mut rows = [(0, 0); REFINED];
+        let mut count = 0;
+        while count < REFINED
+            && let Some(near) = self.near.peek()
+            && !near.is_close
+            && !top.is_beyond(near.bound)
+        {
+            if let Some(place) = index.places.get(near.row) {
+                prefetch(index.fine_at(place));
+                rows[count] = (near.row, place);
+                count += 1;
+            }
+            self.near.pop();
+        }
+        for (row, place) in &rows[..count] {
+            let (coarse, scale) = index.coarse_at(*place);
+            let bound = codes.lower_bound(coarse, index.fine_at(*place), scale);
+            if !top.is_beyond(bound) {
+                self.near.push(Near {
+                    bound,
+                    row: *row,
+                    is_close: true,
+                });
+            }
+        }
+    }
+
+    /// The next allowed rows, none at the end, and the places of those that have one.
+    fn next_batch(&mut self, index: &Vectors, allowed: &RowSet, rows: usize) {
+        self.batch.clear();
+        self.placed.clear();
+        while let Some(from) = self.next {
+            let (first, low) = ((from >> 16) as u16, from as u16);
+            let Some((block, ids)) = allowed
+                .next_block(first)
+                .and_then(|block| Some((block, allowed.block(block)?)))
+            else {
+                self.next = None;
+                break;
+            };
+            let low = if block == first { low } else { 0 };
+            ids.surrogates_from(block, low, rows - self.batch.len(), &mut self.batch);
+            if self.batch.len() == rows {
+                self.next = self.batch.last().and_then(|last| last.checked_add(1));
+                break;
+            }
+            self.next = block.checked_add(1).map(|block| u32::from(block) << 16);
+        }
+        index.places.get_all(&self.batch, &mut self.placed);
+        self.seen += self.placed.len() as u64;
+    }
+
+    /// Lines up those rows of the batch that may be among the best `k`.
+    fn line_up(&mut self, index: &Vectors, k: usize, top: &Top) {
+        let Codes::Useful(codes) = &self.codes else {
+            self.due
+                .extend(self.placed.iter().rev().map(|(row, _)| *row));
+            return;
+        };
+        let placed = &self.placed[..];
+        take_bounds(index, codes, placed, &mut self.bounds);
+        // All that may be near is above this, or comes first.
+        let first = k.saturating_mul(FIRST);
+        let cut = match top.is_full() || first >= placed.len() {
+            true => f64::INFINITY,
+            false => {
+                let mut bounds = self.bounds.clone();
+                *bounds.select_nth_unstable_by(first, f64::total_cmp).1
+            }
+        };
+        for ((row, _), bound) in placed.iter().zip(&self.bounds) {
+            let near = Near {
+                bound: *bound,
+                row: *row,
+                is_close: false,
+            };
+            if *bound > cut {
+                self.later.push(near);
+            } else if !top.is_beyond(*bound) {
+                self.near.push(near);
+            }
+        }
+    }
+}
+
+/// The coarse bounds of some rows by their places.
+fn take_bounds(index: &Vectors, codes: &CodeProbe, placed: &[(u32, u32)], bounds: &mut Vec<f64>) {
+    bounds.clear();
+    bounds.reserve(placed.len());
+    let mut products = [0; CHUNK];
+    let mut scales = [Scale::default(); CHUNK];
+    let mut ahead = placed.iter().skip(AHEAD);
+    for chunk in placed.chunks(CHUNK) {
+        for (((_, place), product), scale) in chunk.iter().zip(&mut products).zip(&mut scales) {
+            if let Some((_, ahead)) = ahead.next() {
+                let (coarse, scale) = index.coarse_at(*ahead);
+                prefetch(std::slice::from_ref(scale));
+                prefetch(coarse);
+            }
+            let (coarse, of) = index.coarse_at(*place);
+            (*product, *scale) = (codes.coarse_product(coarse), *of);
+        }
+        codes.coarse_bounds(&products[..chunk.len()], &scales[..chunk.len()], bounds);
+    }
+}
