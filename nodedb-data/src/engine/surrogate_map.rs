@@ -90,6 +90,7 @@ impl<T: Copy + Default> SurrogateMap<T> {
     /// Appends those of `ascending` that have a value to `found`, each with it.
     pub fn get_all(&self, ascending: &[u32], found: &mut Vec<(u32, T)>) {
         let mut rest = ascending;
+        found.reserve(ascending.len());
         while let Some(first) = rest.first() {
             let number = first / EXTENT_SMALL;
             let same = rest.iter().take_while(|id| **id / EXTENT_SMALL == number);

@@ -28,6 +28,9 @@
 //! d·c = 16·(128·K(h,a) + K(h,b)) + 128·K(l,a) + K(l,b) - 128·Σd
 //! ```
 //!
+//! Scales and lengths of what is left out are kept as shares of `V`, the computed length of the
+//! vector, so that a cosine needs neither a root nor a division for a row.
+//!
 //! In a byte of a half, the lower bits are of an element in the first half of the vector and the
 //! upper ones of that as far into the second.
 //!
@@ -70,9 +73,10 @@ const _: () = assert!(VECTOR_DIMENSIONS_MAX <= 16_000);
 /// What belongs to the whole numbers of a code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scale {
-    /// The vector is about this times its code.
+    /// The vector is about this times its length times its code.
     scale: f32,
-    /// The length of what the code leaves out, rounded up; infinite where nothing is known.
+    /// The length of what the code leaves out by that of the vector, rounded up; infinite where
+    /// nothing is known.
     residual: f32,
     /// The same for the coarse half alone.
     coarse_residual: f32,
@@ -123,7 +127,10 @@ pub fn encode(stored: &[u8], squared_norm: f32, code: &mut Halves) -> Scale {
     let value = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
     let largest = elements.iter().map(value);
     let largest = largest.fold(0f32, |most, x| most.max(x.abs()));
-    let (scale, inverse) = (largest / CODE_MAX, CODE_MAX / largest);
+    let (norm, inverse) = (f64::from(squared_norm).sqrt(), CODE_MAX / largest);
+    let share = (f64::from(largest) / f64::from(CODE_MAX) / norm) as f32;
+    // What a bound multiplies with, so that nothing is left out but what is counted here.
+    let scale = f64::from(share) * norm;
     let (mut left, mut coarse_left) = (0f64, 0f64);
     for (shift, part) in elements.chunks(half).enumerate() {
         for ((bytes, coarse), fine) in part.iter().zip(&mut *coarse).zip(&mut *fine) {
@@ -132,17 +139,18 @@ pub fn encode(stored: &[u8], squared_norm: f32, code: &mut Halves) -> Scale {
             let whole = (i32::from(c) + 128) as u8;
             *coarse |= (whole >> 4) << (4 * shift);
             *fine |= (whole & 15) << (4 * shift);
-            let (x, scale) = (f64::from(x), f64::from(scale));
+            let x = f64::from(x);
             let r = x - scale * f64::from(c);
             left += r * r;
             let r = x - scale * (f64::from(whole & 0xf0) - MIDDLE);
             coarse_left += r * r;
         }
     }
+    let share_of = |squared: f64| ((squared.sqrt() / norm) as f32).next_up();
     Scale {
-        scale,
-        residual: (left.sqrt() as f32).next_up(),
-        coarse_residual: (coarse_left.sqrt() as f32).next_up(),
+        scale: share,
+        residual: share_of(left),
+        coarse_residual: share_of(coarse_left),
         squared_norm,
     }
 }
@@ -169,6 +177,7 @@ pub struct CodeProbe {
     coarse_residual: f64,
     squared_norm: f64,
     norm: f64,
+    inverse_norm: f64,
     /// `g`.
     slack: f64,
 }
@@ -196,6 +205,7 @@ impl CodeProbe {
             coarse_residual: 0.0,
             squared_norm,
             norm: squared_norm.sqrt(),
+            inverse_norm: 1.0 / squared_norm.sqrt(),
             slack: (dimensions + 16) as f64 * 2f64.powi(-23),
         };
         let inverse = 1.0 / scale;
@@ -227,7 +237,7 @@ impl CodeProbe {
     }
 
     /// Appends a bound for each of some codes: as [`CodeProbe::lower_bound`], but of the coarse
-    /// half alone and so farther off. Many at once, so that their divisions overlap.
+    /// half alone and so farther off.
     pub fn coarse_bounds(&self, products: &[i32], of: &[Scale], bounds: &mut Vec<f64>) {
         debug_assert_eq!(products.len(), of.len());
         let middle = MIDDLE * self.sum_a as f64;
@@ -255,26 +265,28 @@ impl CodeProbe {
     /// the vector.
     #[inline]
     fn bound(&self, product: f64, residuals: (f64, f32), of: &Scale) -> f64 {
-        if residuals.1.is_infinite() {
-            return f64::NEG_INFINITY;
-        }
-        let squared_norm = f64::from(of.squared_norm);
-        let (norm, residual) = (squared_norm.sqrt(), f64::from(residuals.1));
-        let norms = self.norm * norm;
+        let residual = f64::from(residuals.1);
         let up = 1.0 + self.slack;
+        // Of the vector brought to length one.
         let product = self.scale * f64::from(of.scale) * product
             + self.norm * up * residual
-            + residuals.0 * (norm * up + residual)
-            + self.slack * norms * up * up;
-        match self.metric {
-            Metric::Cosine => 1.0 - (product / norms).clamp(-1.0, 1.0),
-            Metric::NegativeInner => -product,
+            + residuals.0 * (up + residual)
+            + self.slack * self.norm * up * up;
+        let squared_norm = f64::from(of.squared_norm);
+        let bound = match self.metric {
+            Metric::Cosine => 1.0 - (product * self.inverse_norm).clamp(-1.0, 1.0),
+            Metric::NegativeInner => -product * squared_norm.sqrt(),
             Metric::L2 => {
                 let squares = self.squared_norm + squared_norm;
-                let least = squares - 2.0 * product - 2.0 * self.slack * squares;
+                let least =
+                    squares - 2.0 * product * squared_norm.sqrt() - 2.0 * self.slack * squares;
                 least.max(0.0).sqrt()
             }
             Metric::L1 => f64::NEG_INFINITY,
+        };
+        match residual.is_infinite() {
+            true => f64::NEG_INFINITY,
+            false => bound,
         }
     }
 }

@@ -35,14 +35,19 @@ impl From<io::Error> for End {
 pub struct Socket {
     stream: TcpStream,
     input: BytesMut,
+    /// Bytes that are read at once: as many as the client's largest message had, within bounds.
+    room: usize,
     pub out: BytesMut,
 }
+
+const ROOM_BYTES_MIN: usize = 8 << 10;
 
 impl Socket {
     pub fn new(stream: TcpStream) -> Socket {
         Socket {
             stream,
-            input: BytesMut::with_capacity(8 << 10),
+            input: BytesMut::with_capacity(ROOM_BYTES_MIN),
+            room: ROOM_BYTES_MIN,
             out: BytesMut::with_capacity(8 << 10),
         }
     }
@@ -73,9 +78,10 @@ impl Socket {
     }
 
     async fn fill(&mut self) -> Result<(), End> {
-        if self.input.capacity() - self.input.len() < 4 << 10 {
+        let free = self.input.capacity() - self.input.len();
+        if free < 4 << 10 || (self.input.is_empty() && free < self.room) {
             // Doubles while a large message arrives, bounded by the limit on a message.
-            let more = self.input.len().clamp(8 << 10, MESSAGE_BYTES_MAX);
+            let more = self.input.len().clamp(self.room, MESSAGE_BYTES_MAX);
             self.input.reserve(more);
         }
         match self.stream.read_buf(&mut self.input).await? {
@@ -102,7 +108,13 @@ impl Socket {
     /// The next message; the output is sent before it waits for one.
     pub async fn frame(&mut self) -> Result<Frame, End> {
         loop {
+            let held = self.input.len();
             if let Some(frame) = frame::frame(&mut self.input).map_err(End::Broken)? {
+                // With a little for the messages that follow it.
+                let message = held - self.input.len() + (1 << 10);
+                if message > self.room {
+                    self.room = message.next_power_of_two().min(READ_AHEAD_BYTES);
+                }
                 return Ok(frame);
             }
             self.flush().await?;

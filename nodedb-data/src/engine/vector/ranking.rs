@@ -9,8 +9,8 @@
 //! answer is that of scoring every row.
 //!
 //! Only rows that may be among the best are put in order. In the first batch, before there are k
-//! scores, those are some with the least bounds; when they are through, there is a score to compare
-//! the others with.
+//! scores, those are some with the least bounds, as a sample tells; when they are through, there is
+//! a score to compare the others with.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -21,6 +21,7 @@ use nodedb_types::vector::Probe;
 use nodedb_types::vector::code::{CodeProbe, Scale};
 
 use super::Vectors;
+use super::run::Run;
 use super::top::Top;
 use crate::engine::Ranked;
 use crate::pace::Turn;
@@ -30,8 +31,10 @@ use crate::set::RowSet;
 const BATCH: usize = 2048;
 /// Rows whose products are taken before the bounds are made of them.
 const CHUNK: usize = 64;
-/// How many rows with the least bounds, for each row wanted, make the first scores.
+/// About how many rows with the least bounds, for each row wanted, make the first scores.
 const FIRST: usize = 4;
+/// One of so many bounds tells where those end.
+const SAMPLED: usize = 8;
 /// How many rows ahead of its use a coarse half is asked for.
 const AHEAD: usize = 16;
 /// Bounds that are made close together, so that their bytes arrive together.
@@ -45,8 +48,8 @@ pub struct VectorRanking {
     next: Option<u32>,
     /// Rows of the batch that may be among the best, the least bound on top.
     near: BinaryHeap<Near>,
-    /// Rows of the batch whose bounds were above those of all in `near` at first.
-    later: Vec<Near>,
+    /// Rows of the batch with bounds above this are still to be lined up.
+    cut: Option<f64>,
     /// Rows of the batch that are scored without a look at their bounds, the next one last.
     due: Vec<u32>,
     /// Room for the rows of a batch, and for those of them that have a place.
@@ -102,7 +105,7 @@ impl VectorRanking {
             codes: Codes::Unknown,
             next: Some(0),
             near: BinaryHeap::new(),
-            later: Vec::new(),
+            cut: None,
             due: Vec::new(),
             batch: Vec::new(),
             placed: Vec::new(),
@@ -163,7 +166,7 @@ impl VectorRanking {
             if self.batch.is_empty() {
                 return Poll::Ready(());
             }
-            self.line_up(index, k, top);
+            self.take_batch(index, k, top);
             if !turn.spend(index.shape.code_units(self.batch.len())) {
                 return Poll::Pending;
             }
@@ -177,11 +180,15 @@ impl VectorRanking {
             self.score(index, row, top);
             return Some(index.shape.units());
         }
-        let may_be = |near: &Near| !top.is_beyond(near.bound);
-        if !self.near.peek().is_some_and(may_be) {
-            // Those that come later have lesser bounds than some that were made close.
+        if self
+            .near
+            .peek()
+            .is_none_or(|near| top.is_beyond(near.bound))
+        {
             self.near.clear();
-            self.near.extend(self.later.drain(..).filter(may_be));
+            // They may have lesser bounds than some that were made close.
+            let cut = self.cut.take()?;
+            self.line_up(Some(cut), top);
         }
         let nearest = self.near.peek()?;
         if !nearest.is_close {
@@ -259,36 +266,66 @@ impl VectorRanking {
         self.seen += self.placed.len() as u64;
     }
 
-    /// Lines up those rows of the batch that may be among the best `k`.
-    fn line_up(&mut self, index: &Vectors, k: usize, top: &Top) {
+    /// Takes the bounds of the batch and lines up what comes first.
+    fn take_batch(&mut self, index: &Vectors, k: usize, top: &Top) {
         let Codes::Useful(codes) = &self.codes else {
-            self.due
-                .extend(self.placed.iter().rev().map(|(row, _)| *row));
+            let rows = self.placed.iter().rev();
+            self.due.extend(rows.map(|(row, _)| *row));
             return;
         };
-        let placed = &self.placed[..];
-        take_bounds(index, codes, placed, &mut self.bounds);
-        // All that may be near is above this, or comes first.
+        take_bounds(index, codes, &self.placed, &mut self.bounds);
         let first = k.saturating_mul(FIRST);
-        let cut = match top.is_full() || first >= placed.len() {
-            true => f64::INFINITY,
-            false => {
-                let mut bounds = self.bounds.clone();
-                *bounds.select_nth_unstable_by(first, f64::total_cmp).1
-            }
-        };
-        for ((row, _), bound) in placed.iter().zip(&self.bounds) {
-            let near = Near {
-                bound: *bound,
-                row: *row,
-                is_close: false,
-            };
-            if *bound > cut {
-                self.later.push(near);
-            } else if !top.is_beyond(*bound) {
-                self.near.push(near);
-            }
+        if top.is_full() || first >= self.placed.len() {
+            return self.line_up(None, top);
         }
+        let mut sample: Vec<f64> = self.bounds.iter().copied().step_by(SAMPLED).collect();
+        let cut = *sample
+            .select_nth_unstable_by(first / SAMPLED, f64::total_cmp)
+            .1;
+        self.near
+            .extend(nearer(&self.placed, &self.bounds, |bound| bound <= cut));
+        self.cut = Some(cut);
+    }
+
+    /// Lines up those rows of the batch that may be among the best; those with bounds up to
+    /// `above` have been.
+    fn line_up(&mut self, above: Option<f64>, top: &Top) {
+        let is_due = |bound| above.is_none_or(|cut| bound > cut) && !top.is_beyond(bound);
+        self.near.extend(nearer(&self.placed, &self.bounds, is_due));
+    }
+}
+
+/// Rows with their coarse bounds, where these are as wanted.
+fn nearer<'a>(
+    placed: &'a [(u32, u32)],
+    bounds: &'a [f64],
+    is_wanted: impl Fn(f64) -> bool + 'a,
+) -> impl Iterator<Item = Near> + 'a {
+    let both = placed.iter().zip(bounds);
+    both.filter(move |(_, bound)| is_wanted(**bound))
+        .map(|((row, _), bound)| Near {
+            bound: *bound,
+            row: *row,
+            is_close: false,
+        })
+}
+
+/// Coarse halves by place; the run of the last one is at hand.
+struct Coarse<'a> {
+    index: &'a Vectors,
+    last: Option<(u32, &'a Run)>,
+}
+
+impl<'a> Coarse<'a> {
+    #[inline]
+    fn at(&mut self, place: u32) -> (&'a [u8], &'a Scale) {
+        let (number, slot) = self.index.shape.split(place);
+        let run = match self.last {
+            Some((last, run)) if last == number => run,
+            _ => self.index.run(number),
+        };
+        self.last = Some((number, run));
+        run.coarse_at(slot, &self.index.shape)
     }
 }
 
@@ -298,15 +335,16 @@ fn take_bounds(index: &Vectors, codes: &CodeProbe, placed: &[(u32, u32)], bounds
     bounds.reserve(placed.len());
     let mut products = [0; CHUNK];
     let mut scales = [Scale::default(); CHUNK];
+    let (mut now, mut soon) = (Coarse { index, last: None }, Coarse { index, last: None });
     let mut ahead = placed.iter().skip(AHEAD);
     for chunk in placed.chunks(CHUNK) {
         for (((_, place), product), scale) in chunk.iter().zip(&mut products).zip(&mut scales) {
             if let Some((_, ahead)) = ahead.next() {
-                let (coarse, scale) = index.coarse_at(*ahead);
+                let (coarse, scale) = soon.at(*ahead);
                 prefetch(std::slice::from_ref(scale));
                 prefetch(coarse);
             }
-            let (coarse, of) = index.coarse_at(*place);
+            let (coarse, of) = now.at(*place);
             (*product, *scale) = (codes.coarse_product(coarse), *of);
         }
         codes.coarse_bounds(&products[..chunk.len()], &scales[..chunk.len()], bounds);
