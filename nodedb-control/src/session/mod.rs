@@ -126,7 +126,8 @@ impl Session {
             _ => Err(Failure::new(
                 SqlState::SyntaxError,
                 "cannot insert multiple commands into a prepared statement",
-            )),
+            )
+            .with_hint("send the statements one by one")),
         }
     }
 

@@ -23,6 +23,9 @@ use super::stream::{StreamRead, is_stream_read, read_stream};
 /// users meet is `limits::STATEMENT_DEPTH_MAX`.
 const PARSER_RECURSION_MAX: usize = 16 * nodedb_types::limits::STATEMENT_DEPTH_MAX;
 
+/// Characters of a token that an error shows: it may be as long as the statement.
+const TOKEN_CHARS_SHOWN: usize = 100;
+
 const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// One statement and where it stood.
@@ -233,7 +236,10 @@ fn position(text: &str, at: Location) -> Option<u32> {
 
 fn syntax(text: &str, message: &str, position: Option<u32>, near: Option<&str>) -> Failure {
     let message = match near {
-        Some(near) => format!("syntax error at or near \"{near}\""),
+        Some(near) => match near.char_indices().nth(TOKEN_CHARS_SHOWN) {
+            Some((end, _)) => format!("syntax error at or near \"{}…\"", &near[..end]),
+            None => format!("syntax error at or near \"{near}\""),
+        },
         None if position.is_some_and(|p| p as usize > text.chars().count()) => {
             "syntax error at end of input".to_owned()
         }
@@ -341,6 +347,8 @@ mod tests {
         let error = parse("SELEC 1").expect_err("a slip");
         assert_eq!(error.message(), "syntax error at or near \"SELEC\"");
         assert_eq!(error.position(), Some(1));
+        let error = parse(&"x".repeat(10_000)).expect_err("no statement");
+        assert!(error.message().len() < 200, "{error}");
         let error = parse("SELECT 'é' 'x").expect_err("unterminated");
         assert_eq!(error.code(), SqlState::SyntaxError);
     }

@@ -30,23 +30,34 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The first shape that the client accepts; `None` when it accepts none of them.
+    /// The shape that the client likes best, the first of several; `None` when it accepts none.
     pub fn of(headers: &HeaderMap) -> Option<Shape> {
-        let Some(accept) = headers.get(header::ACCEPT) else {
-            return Some(Shape::Json);
-        };
-        let mut kinds = accept.to_str().ok()?.split(',');
-        kinds.find_map(|kind| {
-            let kind = kind.split(';').next().unwrap_or_default().trim();
-            match kind.to_ascii_lowercase().as_str() {
-                "" | "*/*" | "application/*" | "application/json" => Some(Shape::Json),
-                "application/x-ndjson"
-                | "application/ndjson"
-                | "application/jsonlines"
-                | "application/x-jsonlines" => Some(Shape::Lines),
-                _ => None,
+        let mut best: Option<(f32, Shape)> = None;
+        let mut is_open = true;
+        for accept in headers.get_all(header::ACCEPT) {
+            is_open = false;
+            for kind in accept.to_str().ok()?.split(',') {
+                let mut parts = kind.split(';').map(str::trim);
+                let name = parts.next().unwrap_or_default().to_ascii_lowercase();
+                let weight = parts.find_map(|p| p.strip_prefix("q=")?.parse().ok());
+                let weight: f32 = weight.unwrap_or(1.0);
+                let shape = match name.as_str() {
+                    "" | "*/*" | "application/*" | "application/json" => Shape::Json,
+                    "application/x-ndjson"
+                    | "application/ndjson"
+                    | "application/jsonlines"
+                    | "application/x-jsonlines" => Shape::Lines,
+                    _ => continue,
+                };
+                if weight > best.map_or(0.0, |(weight, _)| weight) {
+                    best = Some((weight, shape));
+                }
             }
-        })
+        }
+        match is_open {
+            true => Some(Shape::Json),
+            false => best.map(|(_, shape)| shape),
+        }
     }
 
     pub fn content_type(self) -> &'static str {
@@ -256,6 +267,25 @@ pub fn failure_json(failure: &Failure) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_best_accepted_shape_is_taken() {
+        let of = |accept: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for kinds in accept {
+                headers.append(header::ACCEPT, kinds.parse().expect("a header"));
+            }
+            Shape::of(&headers)
+        };
+        assert_eq!(of(&[]), Some(Shape::Json));
+        assert_eq!(of(&["text/html, */*;q=0.8"]), Some(Shape::Json));
+        assert_eq!(of(&["application/x-ndjson"]), Some(Shape::Lines));
+        let lines = ["application/json;q=0.5, application/x-ndjson"];
+        assert_eq!(of(&lines), Some(Shape::Lines));
+        assert_eq!(of(&["text/csv", "application/json"]), Some(Shape::Json));
+        assert_eq!(of(&["text/csv"]), None);
+        assert_eq!(of(&["application/json;q=0"]), None);
+    }
 
     #[test]
     fn values_take_their_json_forms() {

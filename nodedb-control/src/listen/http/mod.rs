@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -37,6 +38,9 @@ use request::Query;
 
 /// Pieces of a body that wait for a slow client.
 const PIECES: usize = 4;
+
+/// Largest body: a statement and its parameters.
+const BODY_BYTES_MAX: usize = 2 * STATEMENT_TEXT_BYTES_MAX;
 
 #[derive(Clone)]
 struct Server {
@@ -59,12 +63,8 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .fallback(|| async { problem(StatusCode::NOT_FOUND, &not_found()) })
-        .method_not_allowed_fallback(|| async {
-            let failure = Failure::new(SqlState::ProtocolViolation, "the method is not allowed");
-            problem(StatusCode::METHOD_NOT_ALLOWED, &failure)
-        })
-        // A body holds a statement and its parameters.
-        .layer(DefaultBodyLimit::max(2 * STATEMENT_TEXT_BYTES_MAX))
+        .method_not_allowed_fallback(other_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(
             server.clone(),
             check_host,
@@ -74,6 +74,16 @@ pub async fn serve(listener: TcpListener, pool: Pool, node: Arc<Node>) -> std::i
     axum::serve(listener, router)
         .with_graceful_shutdown(stopped)
         .await
+}
+
+/// Answers what a resource does not do; axum adds `Allow` with what it does.
+async fn other_method(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let message = format!("the method {method} is not allowed here");
+    let failure = Failure::new(SqlState::ProtocolViolation, message);
+    problem(StatusCode::METHOD_NOT_ALLOWED, &failure)
 }
 
 fn not_found() -> Failure {
@@ -166,8 +176,17 @@ async fn metrics(State(server): State<Server>) -> Response {
 /// What a worker sends back: the reply's beginning, once, or a failure.
 type Begun = Result<(), Failure>;
 
-async fn query(State(server): State<Server>, headers: HeaderMap, body: Bytes) -> Response {
-    let query = match Query::read(&headers, &body) {
+async fn query(
+    State(server): State<Server>,
+    RawQuery(address): RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejected) => return unread(&rejected),
+    };
+    let query = match Query::read(&headers, address.as_deref(), &body) {
         Ok(query) => query,
         Err((status, failure)) => return problem(status, &failure),
     };
@@ -196,6 +215,24 @@ async fn query(State(server): State<Server>, headers: HeaderMap, body: Bytes) ->
         }
         Ok(Err(failure)) => failed(&failure),
         Err(_) => failed(&stopping()),
+    }
+}
+
+/// A body that did not come whole.
+fn unread(rejected: &BytesRejection) -> Response {
+    match rejected.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body is longer than {BODY_BYTES_MAX} bytes");
+            let failure = Failure::new(SqlState::ProgramLimitExceeded, message).with_hint(
+                "write many rows in several requests, or with COPY over PostgreSQL's protocol",
+            );
+            problem(status, &failure)
+        }
+        status => {
+            let failure =
+                Failure::new(SqlState::ProtocolViolation, "the body did not arrive whole");
+            problem(status, &failure)
+        }
     }
 }
 

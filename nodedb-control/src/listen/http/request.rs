@@ -1,42 +1,46 @@
-//! The body of `POST /v1/query`: declared JSON, or declared SQL text.
+//! A query as `POST /v1/query` has it: declared JSON, or declared SQL text.
+//!
+//! What a client sends and this server does not know of (members, parameters of the address, encodings)
+//! is refused by name, since it would otherwise be ignored.
 
 use axum::http::{HeaderMap, StatusCode, header};
+use nodedb_query::catalog::similar;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value, text};
-use serde::Deserialize;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+use sqlparser::ast;
 
 use crate::session::Session;
 use crate::session::execution::{Execution, Tag};
+use crate::sql::parse::Statement;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Query {
     pub sql: String,
-    #[serde(default)]
     pub params: Vec<Json>,
     pub timeout_ms: Option<u64>,
 }
 
+/// A refusal with its status.
+type Refused = (StatusCode, Failure);
+
+/// Members of the body.
+const MEMBERS: [&str; 3] = ["sql", "params", "timeout_ms"];
+
 impl Query {
+    /// Reads a request's body. `address`: the part of the address behind `?`.
     pub fn read(
         headers: &HeaderMap,
+        address: Option<&str>,
         body: &[u8],
-    ) -> std::result::Result<Query, (StatusCode, Failure)> {
-        let declared = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .unwrap_or_default();
-        let kind = declared.split(';').next().unwrap_or_default().trim();
-        match kind.to_ascii_lowercase().as_str() {
-            "application/json" => serde_json::from_slice(body).map_err(|e| {
-                let failure = Failure::new(
-                    SqlState::ProtocolViolation,
-                    format!("the body is no query: {e}"),
-                );
-                let hint = "send {\"sql\": \"…\", \"params\": […], \"timeout_ms\": n}";
-                (StatusCode::BAD_REQUEST, failure.with_hint(hint))
-            }),
+    ) -> std::result::Result<Query, Refused> {
+        check_address(address)?;
+        check_headers(headers)?;
+        let declared = header(headers, header::CONTENT_TYPE);
+        let (kind, parameters) = declared.split_once(';').unwrap_or((declared, ""));
+        match kind.trim().to_ascii_lowercase().as_str() {
+            "application/json" => json(body).map_err(|failure| (StatusCode::BAD_REQUEST, failure)),
             "application/sql" | "text/sql" | "application/x-sql" => {
+                check_charset(parameters)?;
                 let sql = std::str::from_utf8(body).map_err(|_| {
                     let failure = Failure::new(
                         SqlState::CharacterNotInRepertoire,
@@ -46,8 +50,7 @@ impl Query {
                 })?;
                 Ok(Query {
                     sql: sql.to_owned(),
-                    params: Vec::new(),
-                    timeout_ms: None,
+                    ..Query::default()
                 })
             }
             _ => {
@@ -66,6 +69,7 @@ impl Query {
         let Some(prepared) = session.prepare_text(&self.sql, &hints)? else {
             return Ok(Execution::done(Tag::Empty));
         };
+        check_statement(&prepared.parsed.statement)?;
         if prepared.parameters.len() != self.params.len() {
             return Err(Failure::new(
                 SqlState::ProtocolViolation,
@@ -83,6 +87,115 @@ impl Query {
             .map(|(json, data_type)| parameter(json, data_type))
             .collect::<Result<_>>()?;
         session.run(&prepared, &values).await
+    }
+}
+
+/// A header's text; empty when it is not there or not ASCII.
+fn header(headers: &HeaderMap, name: header::HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+fn check_address(query: Option<&str>) -> std::result::Result<(), Refused> {
+    match query.unwrap_or_default().split(['&', '=']).next() {
+        None | Some("") => Ok(()),
+        Some(name) => {
+            let failure = Failure::new(
+                SqlState::InvalidParameterValue,
+                format!("the address takes no parameters, such as \"{name}\""),
+            )
+            .with_hint("parameters are members of a JSON body");
+            Err((StatusCode::BAD_REQUEST, failure))
+        }
+    }
+}
+
+/// Refuses what a client must not believe to be in force.
+fn check_headers(headers: &HeaderMap) -> std::result::Result<(), Refused> {
+    let encoding = header(headers, header::CONTENT_ENCODING).trim();
+    if headers.contains_key(header::CONTENT_ENCODING) && !encoding.eq_ignore_ascii_case("identity")
+    {
+        let failure = Failure::unsupported(format!("a body in the encoding \"{encoding}\""))
+            .with_hint("send it as it is, without Content-Encoding");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
+    }
+    if headers.contains_key("idempotency-key") {
+        let failure = Failure::unsupported("Idempotency-Key")
+            .with_hint("give rows a key and write with ON CONFLICT, which may be sent again");
+        return Err((StatusCode::NOT_IMPLEMENTED, failure));
+    }
+    Ok(())
+}
+
+fn check_charset(parameters: &str) -> std::result::Result<(), Refused> {
+    let charset = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_charset = name.trim().eq_ignore_ascii_case("charset");
+        is_charset.then(|| value.trim().trim_matches('"'))
+    });
+    match charset {
+        Some(name) if !["utf-8", "utf8", "us-ascii"].contains(&&*name.to_ascii_lowercase()) => {
+            let failure = Failure::unsupported(format!("a body in the character set \"{name}\""))
+                .with_hint("send UTF-8");
+            Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, failure))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A session's settings end with the request, which is one statement. `RESET` is fine: they are as
+/// it wants them.
+fn check_statement(statement: &Statement) -> Result<()> {
+    match statement {
+        Statement::Sql(statement) if matches!(**statement, ast::Statement::Set(_)) => Err(
+            Failure::unsupported("SET over HTTP, where every request is a session,").with_hint(
+                "timeout_ms limits one request; other settings need a session over PostgreSQL's \
+                 protocol",
+            ),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// `{"sql", "params", "timeout_ms"}`.
+fn json(body: &[u8]) -> Result<Query> {
+    const HINT: &str = "send {\"sql\": \"…\", \"params\": […], \"timeout_ms\": n}";
+    let malformed =
+        |message: String| Failure::new(SqlState::ProtocolViolation, message).with_hint(HINT);
+    let members: Map<String, Json> = serde_json::from_slice(body)
+        .map_err(|e| malformed(format!("the body is no JSON object: {e}")))?;
+    let mut query = Query::default();
+    let mut has_sql = false;
+    for (name, value) in members {
+        let wrong = |wanted: &str| {
+            let message = format!("\"{name}\" must be {wanted}");
+            Failure::new(SqlState::InvalidParameterValue, message).with_hint(HINT)
+        };
+        match (name.as_str(), value) {
+            ("sql", Json::String(sql)) => (query.sql, has_sql) = (sql, true),
+            ("sql", _) => return Err(wrong("a string")),
+            ("params", Json::Array(params)) => query.params = params,
+            ("params", Json::Null) | ("timeout_ms", Json::Null) => {}
+            ("params", _) => return Err(wrong("an array")),
+            ("timeout_ms", value) => match value.as_u64() {
+                Some(ms) if ms > 0 => query.timeout_ms = Some(ms),
+                _ => return Err(wrong("a whole number of milliseconds, at least 1")),
+            },
+            _ => {
+                let failure = Failure::new(
+                    SqlState::InvalidParameterValue,
+                    format!("\"{name}\" is no member of a query"),
+                );
+                return Err(match similar(&name, MEMBERS) {
+                    Some(near) => failure.with_hint(format!("did you mean \"{near}\"?")),
+                    None => failure.with_hint(HINT),
+                });
+            }
+        }
+    }
+    match has_sql {
+        true => Ok(query),
+        false => Err(malformed("the body lacks \"sql\"".to_owned())),
     }
 }
 
@@ -121,7 +234,7 @@ mod tests {
         if let Ok(kind) = kind.parse() {
             headers.insert(header::CONTENT_TYPE, kind);
         }
-        Query::read(&headers, body.as_bytes()).map_err(|(status, _)| status)
+        Query::read(&headers, None, body.as_bytes()).map_err(|(status, _)| status)
     }
 
     #[test]
