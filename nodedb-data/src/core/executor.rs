@@ -1,9 +1,10 @@
 //! The core's own executor: local futures, a ready set, a budget of work per turn.
 //!
-//! A task is polled when its bit in the ready set is on. [`Executor::run`] takes the bits that are
-//! on when it begins, so a task that wakes itself (`next_turn`) runs again in the next turn, after
-//! the rings and the disk were looked at. Wakers must be `Send + Sync`, so the ready set is made
-//! of atomics; only this thread touches it, and nothing locks.
+//! A task is polled when its bit in a ready set is on. [`Executor::run`] takes the bits that are on,
+//! polls those tasks, and does so again for those that they woke, a few times: what is durable is
+//! applied and answered in one turn. A task that wakes itself (`next_turn`) runs again in the next
+//! turn, after the rings and the disk were looked at; its bit is in a second set. Wakers must be
+//! `Send + Sync`, so the sets are made of atomics; only this thread touches them, and nothing locks.
 //!
 //! Work is charged to the turn's [`Budget`]. A task asks [`Budget::turn`] between pieces of its
 //! work and lets the next turn begin when the budget is spent (P2).
@@ -18,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::pace::Budget;
@@ -28,6 +29,9 @@ pub type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 /// Tasks of one core at a time; requests wait in their rings beyond half of it (B1).
 pub const TASKS_MAX: usize = 1 << 16;
 const WORDS: usize = TASKS_MAX / 64;
+/// How often a turn looks for tasks that became ready in it: from a flush over applying to the
+/// answers takes three rounds.
+const ROUNDS_PER_TURN: usize = 4;
 
 /// Bits of tasks to poll, with a summary bit per word.
 struct ReadySet {
@@ -47,6 +51,10 @@ impl ReadySet {
     fn set(&self, slot: usize) {
         self.words[slot / 64].fetch_or(1 << (slot % 64), Ordering::Relaxed);
         self.summary[slot / 4096].fetch_or(1 << (slot / 64 % 64), Ordering::Relaxed);
+    }
+
+    fn has(&self, slot: usize) -> bool {
+        self.words[slot / 64].load(Ordering::Relaxed) & 1 << (slot % 64) != 0
     }
 
     fn any(&self) -> bool {
@@ -72,19 +80,37 @@ impl ReadySet {
     }
 }
 
+/// Which tasks are to be polled.
+struct Woken {
+    /// In this turn, if there is a round left.
+    now: ReadySet,
+    /// In the next turn: they woke themselves.
+    later: ReadySet,
+    /// The task that is being polled.
+    polled: AtomicUsize,
+}
+
 struct TaskWaker {
     slot: usize,
-    ready: Arc<ReadySet>,
+    woken: Arc<Woken>,
 }
 
 impl Wake for TaskWaker {
     fn wake(self: Arc<Self>) {
-        self.ready.set(self.slot);
+        self.wake_by_ref();
     }
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.set(self.slot);
+        let Woken { now, later, polled } = &*self.woken;
+        if polled.load(Ordering::Relaxed) == self.slot {
+            later.set(self.slot);
+        } else if !later.has(self.slot) {
+            now.set(self.slot);
+        }
     }
 }
+
+/// No task's slot.
+const NOBODY: usize = usize::MAX;
 
 struct Slot {
     task: Option<LocalFuture>,
@@ -95,7 +121,7 @@ struct Slot {
 pub struct Executor {
     slots: Vec<Slot>,
     free: Vec<usize>,
-    ready: Arc<ReadySet>,
+    woken: Arc<Woken>,
     queue: VecDeque<usize>,
     spawned: Rc<RefCell<Vec<LocalFuture>>>,
     panics: u64,
@@ -116,7 +142,11 @@ impl Default for Executor {
         Executor {
             slots: Vec::new(),
             free: Vec::new(),
-            ready: Arc::new(ReadySet::new()),
+            woken: Arc::new(Woken {
+                now: ReadySet::new(),
+                later: ReadySet::new(),
+                polled: AtomicUsize::new(NOBODY),
+            }),
             queue: VecDeque::new(),
             spawned: Rc::default(),
             panics: 0,
@@ -146,7 +176,10 @@ impl Executor {
 
     /// True when `run` has something to poll.
     pub fn has_ready(&self) -> bool {
-        !self.queue.is_empty() || !self.spawned.borrow().is_empty() || self.ready.any()
+        !self.queue.is_empty()
+            || !self.spawned.borrow().is_empty()
+            || self.woken.now.any()
+            || self.woken.later.any()
     }
 
     /// Starts a task and polls it once.
@@ -161,7 +194,7 @@ impl Executor {
                 task: None,
                 waker: Waker::from(Arc::new(TaskWaker {
                     slot,
-                    ready: self.ready.clone(),
+                    woken: self.woken.clone(),
                 })),
             });
             slot
@@ -170,21 +203,31 @@ impl Executor {
         self.poll(slot);
     }
 
-    /// Polls the tasks that are ready until all were or the budget is spent. True when it did
-    /// anything.
-    pub fn run(&mut self, budget: &Budget) -> bool {
+    /// Polls the tasks that are ready, and those that become ready by it, for some rounds or until
+    /// the budget is spent; calls `between` after each round. True when it did anything.
+    pub fn run(&mut self, budget: &Budget, mut between: impl FnMut()) -> bool {
         self.start_spawned();
         if self.queue.is_empty() {
-            self.ready.take(&mut self.queue);
+            self.woken.later.take(&mut self.queue);
+            self.woken.now.take(&mut self.queue);
         }
         let mut ran = false;
-        while !budget.is_spent()
-            && let Some(slot) = self.queue.pop_front()
-        {
+        for _ in 0..ROUNDS_PER_TURN {
+            if self.queue.is_empty() || budget.is_spent() {
+                break;
+            }
             ran = true;
-            self.poll(slot);
+            while !budget.is_spent()
+                && let Some(slot) = self.queue.pop_front()
+            {
+                self.poll(slot);
+            }
+            self.start_spawned();
+            between();
+            if self.queue.is_empty() {
+                self.woken.now.take(&mut self.queue);
+            }
         }
-        self.start_spawned();
         ran
     }
 
@@ -200,7 +243,9 @@ impl Executor {
             return;
         };
         let mut context = Context::from_waker(waker);
+        self.woken.polled.store(slot, Ordering::Relaxed);
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        self.woken.polled.store(NOBODY, Ordering::Relaxed);
         match polled {
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(())) => self.finish(slot),
@@ -376,7 +421,7 @@ mod tests {
     fn turns(executor: &mut Executor, budget: &Budget, n: usize) {
         for _ in 0..n {
             budget.refill(10);
-            executor.run(budget);
+            executor.run(budget, || {});
         }
     }
 

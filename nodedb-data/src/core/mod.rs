@@ -71,8 +71,9 @@ const REQUEST_UNITS: u32 = 3;
 pub enum Progress {
     /// There is more to do at once.
     Busy,
-    /// Nothing to do before something arrives, an I/O ends, or this time (nanoseconds) comes.
-    Idle { until_ns: Option<u64> },
+    /// Nothing to do before something arrives, an I/O ends, or this time (nanoseconds) comes;
+    /// [`Core::has_news`] tells what has arrived meanwhile. `worked`: the turn did something.
+    Idle { until_ns: Option<u64>, worked: bool },
     /// The core cannot go on; the process must not either.
     Broken(Failure),
 }
@@ -239,21 +240,28 @@ impl Core {
         let began_cpu = self.cpu_mark.take().unwrap_or_else(|| (state.cpu_clock)());
         state.timers.advance(now_ns);
         state.budget.refill(UNITS_PER_TURN);
-        let mut busy = state.io.in_flight() > 0 && state.io.poll() > 0;
-        busy |= state.waiters.look();
+        let io = &state.io;
+        let mut worked = io.in_flight() > 0 && io.poll() > 0;
+        worked |= state.waiters.look();
         if self.take_requests() {
-            busy = true;
+            worked = true;
             // What was answered at once does not wait for the rest of the turn.
             self.ring_doorbells();
         }
-        busy |= self.executor.run(&state.budget);
-        busy |= state.io.in_flight() > 0 && state.io.poll() > 0;
-        match state.upkeep_piece() {
-            Ok(more) => busy |= more,
-            Err(failure) => state.break_with(failure),
-        }
+        // What the tasks submit is on its way before others run.
+        worked |= self.executor.run(&state.budget, || {
+            if io.in_flight() > 0 {
+                io.poll();
+            }
+        });
+        worked |= io.in_flight() > 0 && io.poll() > 0;
+        let more = state.upkeep_piece().unwrap_or_else(|failure| {
+            state.break_with(failure);
+            false
+        });
         self.publish();
-        if busy {
+        worked |= more;
+        if worked {
             let ended_cpu = (state.cpu_clock)();
             self.cpu_mark = Some(ended_cpu);
             let cpu = ended_cpu.saturating_sub(began_cpu);
@@ -265,11 +273,12 @@ impl Core {
         if let Some(failure) = state.broken.borrow().clone() {
             return Progress::Broken(failure);
         }
-        if busy || self.executor.has_ready() {
+        if more || self.executor.has_ready() {
             return Progress::Busy;
         }
         Progress::Idle {
             until_ns: state.timers.next_ns(),
+            worked,
         }
     }
 
@@ -345,10 +354,14 @@ impl Core {
             state.waiters.clone(),
         );
         let statement = request.statement;
-        // The commonest request has a task of its own, which is much smaller than the others'.
+        // The commonest requests have tasks of their own, which are much smaller than the others'.
         let task: LocalFuture = match request.op {
             Op::GetRow(get) => Box::pin(async move {
                 let result = state.get_row(&statement, &get, &reply).await;
+                reply.finish(result.map(|()| None)).await;
+            }),
+            Op::Write(batch) => Box::pin(async move {
+                let result = state.write(&statement, &batch, &reply).await;
                 reply.finish(result.map(|()| None)).await;
             }),
             op => Box::pin(async move {
@@ -365,7 +378,7 @@ impl Core {
     }
 }
 
-/// Answers every request but the set query and the read of one row, up to its last frame.
+/// Answers every request but those that have tasks of their own, up to its last frame.
 async fn answer(
     state: &Rc<State>,
     statement: &Arc<nodedb_bridge::request::Statement>,
@@ -374,9 +387,10 @@ async fn answer(
     reply: &Reply,
 ) -> Result<()> {
     match op {
-        Op::Query(_) | Op::GetRow(_) => Err(Failure::internal("it is answered elsewhere")),
+        Op::Query(_) | Op::GetRow(_) | Op::Write(_) => {
+            Err(Failure::internal("it is answered elsewhere"))
+        }
         Op::Get(get) => state.get(statement, &get, reply).await,
-        Op::Write(batch) => state.write(statement, &batch, reply).await,
         Op::RankStatistics {
             collection,
             index,

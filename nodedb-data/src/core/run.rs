@@ -143,15 +143,21 @@ fn run(
         let until_ns = match progress {
             Progress::Busy => {
                 idle_since = None;
-                if thread.pin_to.is_none() {
-                    // The processor is shared with those who wait for this core's answers: they
-                    // get it between two turns and not when a time slice is over.
-                    std::thread::yield_now();
-                }
+                give_way(thread);
                 continue;
             }
             Progress::Broken(failure) => return Err(failure),
-            Progress::Idle { until_ns } => until_ns,
+            Progress::Idle { until_ns, worked } => {
+                if worked {
+                    idle_since = None;
+                    // Who hears of the answers asks for more, and does not have to wake the core.
+                    give_way(thread);
+                    if core.has_news() {
+                        continue;
+                    }
+                }
+                until_ns
+            }
         };
         if thread.pin_to.is_some() && now - *idle_since.get_or_insert(now) < SPIN_NS {
             std::hint::spin_loop();
@@ -167,6 +173,14 @@ fn run(
             core.io().wait(Some(Duration::from_millis(1)));
         }
         wake.awake();
+    }
+}
+
+/// Where the processor is shared with those who wait for this core's answers, they get it between
+/// two turns and not when a time slice is over.
+fn give_way(thread: &ThreadConfig) {
+    if thread.pin_to.is_none() {
+        std::thread::yield_now();
     }
 }
 
