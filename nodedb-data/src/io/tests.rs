@@ -102,6 +102,13 @@ fn every_operation_on_every_backend() {
             let file = io.open(path("b"), OpenMode::READ).await?;
             let (written, _) = io.write(file, 0, pattern(10)).await;
             assert_eq!(kind(written), IoErrorKind::Os(libc::EBADF));
+            let (written, buf) = io.write_synced(file, 0, pattern(10)).await;
+            assert_eq!(kind(written), IoErrorKind::Os(libc::EBADF));
+            assert_eq!(buf.len(), 10);
+            let full = io.open("/dev/full", OpenMode::WRITE).await?;
+            let (written, _) = io.write_synced(full, 0, pattern(10)).await;
+            assert_eq!(kind(written), IoErrorKind::NoSpace);
+            io.sync(file).await?;
             io.unlink(path("b")).await?;
             assert_eq!(kind(io.unlink(path("b")).await), IoErrorKind::NotFound);
             let nul = io.open(path("n\0"), OpenMode::READ).await;
