@@ -24,7 +24,7 @@ pub use pump::pump;
 /// (`sql::limits`) were measured to fit. Only pages that are touched take memory.
 pub const STACK_BYTES: usize = 256 << 20;
 
-/// [`Runtime`] over the Tokio runtime of the present thread, within a `LocalSet`.
+/// [`Runtime`] over the present thread's local Tokio runtime.
 pub struct TokioRuntime {
     time: Arc<dyn TimeSource>,
     polls: Arc<Polls>,

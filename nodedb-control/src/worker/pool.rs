@@ -13,6 +13,7 @@ use nodedb_bridge::schedule;
 use nodedb_bridge::wiring::WorkerEnds;
 use nodedb_types::limits::CONNECTIONS_MAX;
 use nodedb_types::{Failure, Result, SqlState};
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
@@ -140,10 +141,9 @@ fn run(
     schedule::prompt();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .expect("a worker needs its runtime");
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async move {
+    runtime.block_on(async move {
         let tasks = TokioRuntime::new(node.clock.time().clone(), node.polls.clone());
         let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
         let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, tasks);
