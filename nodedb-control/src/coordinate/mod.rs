@@ -56,7 +56,7 @@ pub async fn write(
         }
         tries += 1;
         Counters::add(&caller.worker.node.counters.retries, 1);
-        pause(caller, tries).await?;
+        Box::pin(pause(caller, tries)).await?;
         plan = again()?;
     }
 }
@@ -88,7 +88,9 @@ async fn attempt(caller: &Caller, plan: WritePlan) -> Result<Done> {
                 collection: plan.collection,
                 returning: plan.returning,
             };
-            from_read(caller, target, *read, &sink).await
+            // On the heap like all that is longer than a write by key, which most writes are: their
+            // future is moved, and should have no room for the others.
+            Box::pin(from_read(caller, target, *read, &sink)).await
         }
     }
 }
@@ -153,6 +155,11 @@ async fn keyed(caller: &Caller, target: Target, rows: Vec<RowWrite>) -> Result<D
     if one_core && bytes <= ONE_TURN_BYTES_MAX {
         return one_turn(caller, target, rows).await;
     }
+    Box::pin(over_cores(caller, target, rows)).await
+}
+
+/// Writes by full key that one turn of one core does not take.
+async fn over_cores(caller: &Caller, target: Target, rows: Vec<RowWrite>) -> Result<Done> {
     let (statement, _guard) = caller.snapshot();
     let existing = existing(caller, &statement, &target, &rows).await?;
     let staged = stage(

@@ -298,9 +298,12 @@ impl Session {
         for attempt in 0.. {
             prepared = self.current(prepared)?;
             let run = match &prepared.kind {
-                Kind::Utility => return self.run_utility(&prepared, parameters, limits).await,
+                // On the heap, so that a write is not moved about with room for these.
+                Kind::Utility => {
+                    return Box::pin(self.run_utility(&prepared, parameters, limits)).await;
+                }
                 Kind::Explain { bound, analyze } => {
-                    self.explain(bound, *analyze, parameters, &limits).await
+                    Box::pin(self.explain(bound, *analyze, parameters, &limits)).await
                 }
                 Kind::Bound(bound) => {
                     let columns = prepared.columns.clone();
@@ -354,7 +357,7 @@ impl Session {
                 let (bound, parameters) = (bound.clone(), parameters.clone());
                 let environment = environment.clone();
                 let plan = move || bound.instantiate(&parameters, &environment);
-                bulk::aside(&self.worker, plan).await??
+                Box::pin(bulk::aside(&self.worker, plan)).await??
             }
         };
         let caller = self.caller(bound.pins().clone(), limits);
@@ -375,7 +378,7 @@ impl Session {
             }
             plan => {
                 let columns = columns.unwrap_or_else(|| Vec::new().into());
-                let rows = read::start(caller, plan).await?;
+                let rows = Box::pin(read::start(caller, plan)).await?;
                 let tag = Tag::Rows("SELECT");
                 Ok(Execution::streaming(columns, tag, limits.clone(), rows))
             }

@@ -5,7 +5,7 @@
 //! that what was checked stays true. Meeting a key that somebody else has locked, it gives up its
 //! own claims (so no two writers wait for each other) and begins again when something has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,12 +44,16 @@ struct Planned {
     surrogate: Option<Surrogate>,
 }
 
+/// Where each key stands among the rows.
+type ByKey = HashMap<(ShardId, Arc<[u8]>), usize>;
+
 /// The checked rows of a statement. Dropping it before the append gives up their claims.
 struct Plan<'a> {
     state: &'a State,
     owner: Rc<Owner>,
     rows: Vec<Planned>,
-    by_key: HashMap<(ShardId, Arc<[u8]>), usize>,
+    /// Where the rows of a batch of several are.
+    by_key: Option<ByKey>,
 }
 
 impl Drop for Plan<'_> {
@@ -92,8 +96,8 @@ impl State {
         let mut plan = Plan {
             state: self,
             owner: Owner::new(None),
-            rows: Vec::new(),
-            by_key: HashMap::new(),
+            rows: Vec::with_capacity(batch.rows.len()),
+            by_key: (batch.rows.len() > 1).then(HashMap::new),
         };
         for row in &batch.rows {
             let table = self.table(row.shard, batch.collection)?;
@@ -179,7 +183,8 @@ impl State {
 impl Plan<'_> {
     /// The row as this batch has left it so far.
     fn own(&self, row: &RowWrite) -> Option<Newest> {
-        let planned = &self.rows[self.by_key[&(row.shard, row.key.as_ref().into())]];
+        let by_key = self.by_key.as_ref().expect("one row is not met again");
+        let planned = &self.rows[by_key[&(row.shard, row.key.as_ref().into())]];
         let base = planned.base.as_ref();
         planned.after.as_ref().map(|after| Newest {
             // A row that is new here has no identity yet; only its content matters.
@@ -193,7 +198,8 @@ impl Plan<'_> {
     /// Decides what becomes of one row and claims it.
     fn row(&mut self, table: &Rc<Table>, row: &RowWrite, current: Option<Newest>) -> Result<()> {
         let place = (row.shard, Arc::<[u8]>::from(row.key.as_ref()));
-        let seen = self.by_key.get(&place).copied();
+        let by_key = self.by_key.as_ref();
+        let seen = by_key.and_then(|by_key| by_key.get(&place).copied());
         let Some(after) = decide(table, row, current.as_ref(), seen.is_some())? else {
             return Ok(());
         };
@@ -201,7 +207,9 @@ impl Plan<'_> {
             check_row(table, new)?;
         }
         let at = seen.unwrap_or_else(|| {
-            self.by_key.insert(place.clone(), self.rows.len());
+            if let Some(by_key) = &mut self.by_key {
+                by_key.insert(place.clone(), self.rows.len());
+            }
             self.rows.push(Planned {
                 table: table.clone(),
                 key: place.1.clone(),
@@ -237,10 +245,15 @@ impl Plan<'_> {
 
     fn encoded_bytes(&self) -> usize {
         let effects: usize = self.rows.iter().map(|r| r.effect().encoded_bytes()).sum();
-        let mut shards: Vec<ShardId> = self.rows.iter().map(|r| r.table.shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        effects + shards.len() * (4 + crate::wal::codec::RECORD_HEADER_BYTES)
+        let shards = match &self.rows[..] {
+            [_] => 1,
+            rows => rows
+                .iter()
+                .map(|r| r.table.shard)
+                .collect::<BTreeSet<_>>()
+                .len(),
+        };
+        effects + shards * (4 + crate::wal::codec::RECORD_HEADER_BYTES)
     }
 
     /// Takes the timestamp, appends the records and turns the claims into pending rows.
@@ -250,7 +263,8 @@ impl Plan<'_> {
         let drafts: Vec<Draft> = parts
             .iter()
             .map(|part| {
-                let mut payload = Vec::new();
+                let bytes: usize = part.effects.iter().map(RowEffect::encoded_bytes).sum();
+                let mut payload = Vec::with_capacity(4 + bytes);
                 effect::encode(&part.effects, &mut payload);
                 Draft {
                     commit_ts,
@@ -265,7 +279,6 @@ impl Plan<'_> {
             part.table.claims.borrow_mut().enter(&self.owner);
         }
         self.state.enter(&self.owner);
-        let tables: Vec<Rc<Table>> = parts.iter().map(|p| p.table.clone()).collect();
         let what = What::Rows {
             owner: self.owner.clone(),
             actor: statement.actor,
@@ -277,8 +290,8 @@ impl Plan<'_> {
                 Ok((commit_ts, ticket))
             }
             Err(failure) => {
-                for table in tables {
-                    table.claims.borrow_mut().leave(&self.owner);
+                for row in &self.rows {
+                    row.table.claims.borrow_mut().leave(&self.owner);
                 }
                 self.state.leave(&self.owner);
                 Err(failure)

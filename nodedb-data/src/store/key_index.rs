@@ -6,10 +6,11 @@
 //! move. A leaf is removed when it is empty; pages are not merged before (keys are mostly added,
 //! and B-trees that free only empty pages stay well filled under random deletes).
 
+use std::cell::Ref;
 use std::ops::Bound;
 
 use super::node;
-use super::page::{PageId, PageStore};
+use super::page::{Page, PageId, PageStore};
 use super::residency::Missing;
 
 /// Deepest tree: with at least two cells a page, 2^32 keys need no more; usual ones have four.
@@ -53,12 +54,24 @@ impl KeyIndex {
     }
 
     pub fn get(&self, store: &PageStore, key: &[u8]) -> Result<Option<u32>, Missing> {
-        let mut page = store.read(self.root)?;
-        while node::level(&page) > 0 {
-            page = store.read(PageId(node::child(&page, node::child_slot(&page, key))))?;
-        }
+        let (_, page) = self.leaf(store, key)?;
         let slot = node::search(&page, key).ok();
         Ok(slot.map(|slot| node::value(&page, slot)))
+    }
+
+    /// The leaf where the key stands or would stand.
+    fn leaf<'a>(
+        &self,
+        store: &'a PageStore,
+        key: &[u8],
+    ) -> Result<(PageId, Ref<'a, Page>), Missing> {
+        let mut id = self.root;
+        let mut page = store.read(id)?;
+        while node::level(&page) > 0 {
+            id = PageId(node::child(&page, node::child_slot(&page, key)));
+            page = store.read(id)?;
+        }
+        Ok((id, page))
     }
 
     /// Adds the key or replaces its value; gives the value that was there.
@@ -72,8 +85,9 @@ impl KeyIndex {
             key.len() <= node::KEY_MAX,
             "keys are bounded before they come here"
         );
-        let (path, leaf) = self.descend(store, key)?;
-        let place = node::search(&*store.read(leaf)?, key);
+        let (leaf, page) = self.leaf(store, key)?;
+        let place = node::search(&page, key);
+        drop(page);
         match place {
             Ok(slot) => {
                 let mut page = store.change(leaf);
@@ -82,7 +96,11 @@ impl KeyIndex {
                 Ok(Some(before))
             }
             Err(slot) => {
-                self.insert_cell(store, path, leaf, slot, key, value);
+                // The way down is only noted where the page is full and has to be split.
+                if !node::insert(&mut store.change(leaf), slot, key, value) {
+                    let (path, leaf) = self.descend(store, key)?;
+                    self.insert_cell(store, path, leaf, slot, key, value);
+                }
                 self.len += 1;
                 Ok(None)
             }
@@ -247,7 +265,7 @@ impl KeyIndex {
 }
 
 /// The slots of a leaf on the asked side of `from`.
-fn leaf_range(page: &super::page::Page, from: Bound<&[u8]>, ascending: bool) -> (usize, usize) {
+fn leaf_range(page: &Page, from: Bound<&[u8]>, ascending: bool) -> (usize, usize) {
     let cells = node::count(page);
     let (key, included) = match from {
         Bound::Unbounded => return (0, cells),

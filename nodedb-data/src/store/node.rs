@@ -79,12 +79,24 @@ pub fn set_value(page: &mut Page, slot: usize, value: u32) {
     page[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+/// The first bytes of a key as a number, which most often tells two keys apart; `None` for a key
+/// that has fewer.
+fn head(key: &[u8]) -> Option<u64> {
+    key.first_chunk().map(|head| u64::from_be_bytes(*head))
+}
+
 /// The slot of the key, or where it would stand.
 pub fn search(page: &Page, wanted: &[u8]) -> Result<usize, usize> {
+    let wanted_head = head(wanted);
     let (mut low, mut high) = (0, count(page));
     while low < high {
         let middle = (low + high) / 2;
-        match key(page, middle).cmp(wanted) {
+        let key = key(page, middle);
+        let order = match (head(key), wanted_head) {
+            (Some(a), Some(b)) if a != b => a.cmp(&b),
+            _ => key.cmp(wanted),
+        };
+        match order {
             std::cmp::Ordering::Less => low = middle + 1,
             std::cmp::Ordering::Greater => high = middle,
             std::cmp::Ordering::Equal => return Ok(middle),

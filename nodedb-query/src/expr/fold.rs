@@ -46,8 +46,10 @@ impl<'a> Given<'a> {
 
     /// A value, for the places where SQL wants one per statement.
     pub(crate) fn value(&self, expr: &Expr) -> Result<Value> {
-        if let Expr::Parameter(index, data_type) = expr {
-            return self.parameter(*index, data_type);
+        match expr {
+            Expr::Parameter(index, data_type) => return self.parameter(*index, data_type),
+            Expr::Constant(value, _) => return Ok(value.clone()),
+            _ => {}
         }
         let folded = self.fold(expr.clone())?;
         match folded {

@@ -347,6 +347,9 @@ pub fn duplicate_key(collection: &Collection, key: &[u8]) -> Failure {
 /// Each key once: a second plain INSERT is 23505, a second DO NOTHING is dropped, a second
 /// DO UPDATE is 21000, of several rewrites of a row the first is kept.
 pub(crate) fn distinct(collection: &Collection, writes: Vec<RowWrite>) -> Result<Vec<RowWrite>> {
+    if writes.len() < 2 {
+        return Ok(writes);
+    }
     let mut seen: HashMap<Box<[u8]>, ()> = HashMap::with_capacity(writes.len());
     let mut kept = Vec::with_capacity(writes.len());
     for write in writes {

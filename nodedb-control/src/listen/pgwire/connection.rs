@@ -458,7 +458,9 @@ pub(super) fn complete(socket: &mut Socket, tag: &Tag, sent: u64) {
     match tag {
         Tag::Empty => reply::empty(&mut socket.out, reply::EMPTY_QUERY),
         Tag::Rows(word) => reply::rows_complete(&mut socket.out, word, sent),
-        tag => reply::command_complete(&mut socket.out, &tag.text(sent)),
+        Tag::Changed("INSERT", rows) => reply::rows_complete(&mut socket.out, "INSERT 0", *rows),
+        Tag::Changed(word, rows) => reply::rows_complete(&mut socket.out, word, *rows),
+        Tag::Plain(word) => reply::command_complete(&mut socket.out, word),
     }
 }
 

@@ -75,7 +75,7 @@ pub fn command_complete(out: &mut BytesMut, tag: &str) {
     message(out, b'C', |out| string(out, tag));
 }
 
-/// The completion of a statement that gave `rows` rows.
+/// The completion of a statement that gave or changed `rows` rows.
 pub fn rows_complete(out: &mut BytesMut, word: &str, rows: u64) {
     message(out, b'C', |out| {
         out.put_slice(word.as_bytes());
