@@ -96,8 +96,8 @@ pub struct Core {
     first_worker: usize,
     wake: Arc<Wake>,
     turns: Rc<Cell<Turns>>,
-    /// CPU time at the end of the last turn, if that did something: the next one begins there, for
-    /// to ask is a system call.
+    /// CPU time at the end of the last turn, if the next follows at once: it begins there, for to
+    /// ask is a system call.
     cpu_mark: Option<u64>,
     accepting: bool,
 }
@@ -276,6 +276,8 @@ impl Core {
         if more || self.executor.has_ready() {
             return Progress::Busy;
         }
+        // What a sleep takes is not the next turn's.
+        self.cpu_mark = None;
         Progress::Idle {
             until_ns: state.timers.next_ns(),
             worked,
