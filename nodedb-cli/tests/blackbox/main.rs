@@ -3,7 +3,7 @@
 //! What only a process of its own can show is shown here: that `kill -9` loses nothing that was
 //! acknowledged and leaves no half statement, that readers never see half of another statement
 //! while cores really run at once, that a data directory opens with any number of cores, and that rows
-//! may outgrow memory.
+//! may outgrow memory, that index builds can be stopped over every protocol.
 //! The guides run here too, as a reader would type them.
 //! What can be shown inside one process is in the server's own tests.
 //!
@@ -11,6 +11,7 @@
 //! that of events at a reader that stalls (20,000), `NODEDB_TEST_SEED` the seed of what the writers
 //! do.
 
+mod builds;
 mod guides;
 mod http;
 mod import;

@@ -2,8 +2,10 @@
 //!
 //! Creating goes bottom up (every core has made its step durable, then the catalog's row, then the
 //! snapshot); dropping goes top down. So a crash or a failed step leaves on the cores at most what
-//! no row names, which is swept away: by a task of its own, else by the next start. A change runs as a task of its own: a client that goes away does
-//! not leave half of one.
+//! no row names, which is swept away: by a task of its own, else by the next start. A change
+//! runs as a task of its own: a client that goes away does not leave half of one. A client that
+//! asks for it stops a change that still waits for its turn or builds ([`Stop`]); what that leaves
+//! on the cores is swept away as after a failure, and from the catalog's row on it is too late.
 
 use std::num::NonZeroU64;
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use nodedb_types::{
 };
 
 use super::job::Job;
+use super::stop::Stop;
 use super::{Snapshot, boot, store, system};
 use crate::dispatch::collect::{broken_off, unexpected};
 use crate::node::Worker;
@@ -74,8 +77,9 @@ pub async fn create_collection(
     worker: &Rc<Worker>,
     mut collection: Collection,
     if_not_exists: bool,
+    stop: &mut Stop,
 ) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     if now.has_relation(&collection.name) {
         let failure = duplicate(SqlState::DuplicateTable, "relation", &collection.name);
@@ -101,7 +105,7 @@ const SWEEP_AGAIN_NS: u64 = 1_000_000_000;
 /// Takes from the cores what no row of the catalog names any more. The change itself is over
 /// already, so nobody hears of a failure: a full disk is waited for, all else is left to the next
 /// start.
-async fn sweep(worker: &Rc<Worker>, step: SchemaStep) {
+pub(super) async fn sweep(worker: &Rc<Worker>, step: SchemaStep) {
     let full = |swept: Result<()>| swept.is_err_and(|f| f.code() == SqlState::DiskFull);
     if !full(everywhere(worker, &step).await) {
         return;
@@ -130,8 +134,9 @@ pub async fn drop_collection(
     name: &str,
     if_exists: bool,
     cascade: bool,
+    stop: &mut Stop,
 ) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     let Some(collection) = now.collection(name).cloned() else {
         if now.index(name).is_some() {
@@ -175,8 +180,9 @@ pub async fn create_index(
     worker: &Rc<Worker>,
     mut index: Index,
     if_not_exists: bool,
+    stop: &mut Stop,
 ) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     if now.has_relation(&index.name) {
         let failure = duplicate(SqlState::DuplicateTable, "relation", &index.name);
@@ -196,30 +202,44 @@ pub async fn create_index(
         worker.node.clock.now(),
         worker.node.facts.cores,
     );
-    let built = draw_and_build(worker, index, &job).await;
+    let built = draw_and_build(worker, index, &job, stop).await;
     job.finish(built.as_ref().map(|_| ()));
     publish(worker, now.with_index(Arc::new(built?)));
     Ok(Outcome::Done)
 }
 
 /// Gives the index an id and builds it; what a failed build leaves behind is swept away.
-async fn draw_and_build(worker: &Rc<Worker>, mut index: Index, job: &Arc<Job>) -> Result<Index> {
+async fn draw_and_build(
+    worker: &Rc<Worker>,
+    mut index: Index,
+    job: &Arc<Job>,
+    stop: &mut Stop,
+) -> Result<Index> {
     index.id = IndexId(boot::next_id(worker, "index", 1).await?);
     let id = index.id;
-    let built = build(worker, index, job).await;
+    let built = build(worker, index, job, stop).await;
     if built.is_err() {
         sweep(worker, SchemaStep::DropIndex(id)).await;
     }
     built
 }
 
-async fn build(worker: &Rc<Worker>, mut index: Index, job: &Arc<Job>) -> Result<Index> {
+async fn build(
+    worker: &Rc<Worker>,
+    mut index: Index,
+    job: &Arc<Job>,
+    stop: &mut Stop,
+) -> Result<Index> {
     everywhere(worker, &SchemaStep::AddIndex(Arc::new(index.clone()))).await?;
     // Every row committed up to here is added by the build, every later one by its write.
     let snapshot = worker.slot.acquire();
-    backfill(worker, index.id, snapshot.snapshot(), job).await?;
+    let filled = backfill(worker, index.id, snapshot.snapshot(), job);
+    stop.unless(filled).await??;
     drop(snapshot);
-    everywhere(worker, &SchemaStep::PublishIndex(index.id)).await?;
+    // The cores write a large index into a checkpoint first. One that is stopped here may log this
+    // step still, before or behind the one that drops the index: there it says nothing.
+    let public = SchemaStep::PublishIndex(index.id);
+    stop.unless(everywhere(worker, &public)).await??;
     index.state = IndexState::Public;
     store::put(worker, system::INDEXES, system::index_row(&index)?).await?;
     Ok(index)
@@ -257,8 +277,13 @@ async fn backfill(
         .collect()
 }
 
-pub async fn drop_index(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+pub async fn drop_index(
+    worker: &Rc<Worker>,
+    name: &str,
+    if_exists: bool,
+    stop: &mut Stop,
+) -> Result<Outcome> {
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     let Some(index) = now.index(name).cloned() else {
         if now.collection(name).is_some() {
@@ -283,8 +308,9 @@ pub async fn create_stream(
     collection: &str,
     retention_bytes: u64,
     if_not_exists: bool,
+    stop: &mut Stop,
 ) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     if now.stream(&name).is_some() {
         let failure = duplicate(SqlState::DuplicateObject, "change stream", &name);
@@ -312,8 +338,13 @@ pub async fn create_stream(
     Ok(Outcome::Done)
 }
 
-pub async fn drop_stream(worker: &Rc<Worker>, name: &str, if_exists: bool) -> Result<Outcome> {
-    let _lock = worker.node.changes.lock().await;
+pub async fn drop_stream(
+    worker: &Rc<Worker>,
+    name: &str,
+    if_exists: bool,
+    stop: &mut Stop,
+) -> Result<Outcome> {
+    let _lock = stop.unless(worker.node.changes.lock()).await?;
     let now = worker.node.catalog.load();
     let Some(stream) = now.stream(name).cloned() else {
         return missing(SqlState::UndefinedObject, "change stream", name, if_exists);

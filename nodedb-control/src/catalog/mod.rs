@@ -8,6 +8,7 @@ pub mod boot;
 pub mod change;
 pub mod job;
 pub mod snapshot;
+pub mod stop;
 pub mod store;
 pub mod system;
 

@@ -18,6 +18,8 @@ use super::settings::Settings;
 use super::{Session, stream};
 use crate::catalog::change::{self, Outcome};
 use crate::catalog::job::JobState;
+use crate::catalog::stop::{self, Stop};
+use crate::node::Worker;
 use crate::runtime;
 use crate::sql::ddl;
 use crate::sql::parse::{Parsed, Statement};
@@ -239,7 +241,7 @@ impl Session {
         limits: Limits,
     ) -> Result<Execution> {
         match &prepared.parsed.statement {
-            Statement::Sql(statement) => self.run_sql_utility(statement, prepared).await,
+            Statement::Sql(statement) => self.run_sql_utility(statement, prepared, &limits).await,
             Statement::Check { collection } => self.check(collection, &limits).await,
             Statement::ShowJobs => self.show_jobs(),
             Statement::ShowCollections => self.show_collections(),
@@ -258,20 +260,29 @@ impl Session {
                 let (name, if_not_exists) = (ddl::fold(name)?, *if_not_exists);
                 let collection = ddl::relation(collection)?;
                 let retention = retention(options)?;
-                let worker = self.worker.clone();
-                let task = async move {
-                    change::create_stream(&worker, name, &collection, retention, if_not_exists)
-                        .await
+                let task = |worker, mut stop| async move {
+                    let stop = &mut stop;
+                    change::create_stream(
+                        &worker,
+                        name,
+                        &collection,
+                        retention,
+                        if_not_exists,
+                        stop,
+                    )
+                    .await
                 };
-                self.change("CREATE CHANGE STREAM", task).await
+                self.change("CREATE CHANGE STREAM", &limits, task).await
             }
             Statement::DropStream { names, if_exists } => {
                 let names = names.iter().map(ddl::fold).collect::<Result<Vec<_>>>()?;
                 let mut notices = Vec::new();
                 for name in names {
-                    let (worker, if_exists) = (self.worker.clone(), *if_exists);
-                    let task = async move { change::drop_stream(&worker, &name, if_exists).await };
-                    let done = self.change("DROP CHANGE STREAM", task).await?;
+                    let if_exists = *if_exists;
+                    let task = |worker, mut stop| async move {
+                        change::drop_stream(&worker, &name, if_exists, &mut stop).await
+                    };
+                    let done = self.change("DROP CHANGE STREAM", &limits, task).await?;
                     notices.extend(done.notices);
                 }
                 let done = Execution::done(Tag::Plain("DROP CHANGE STREAM"));
@@ -281,13 +292,27 @@ impl Session {
         }
     }
 
-    /// Runs a schema change as a task of its own, so that it ends whatever the client does.
-    async fn change(
+    /// Runs a schema change as a task of its own, so that it ends whatever the client does. Once the
+    /// statement is cancelled or late, the change is asked to stop, and has the last word on that.
+    async fn change<T>(
         &self,
         tag: &'static str,
-        task: impl Future<Output = Result<Outcome>> + 'static,
-    ) -> Result<Execution> {
-        let outcome = runtime::spawn(&*self.worker.runtime, task).await;
+        limits: &Limits,
+        task: impl FnOnce(Rc<Worker>, Stop) -> T,
+    ) -> Result<Execution>
+    where
+        T: Future<Output = Result<Outcome>> + 'static,
+    {
+        let (stopper, stop) = stop::pair();
+        let task = task(self.worker.clone(), stop);
+        let mut change = runtime::spawn(&*self.worker.runtime, task);
+        let outcome = match limits.guard(&mut change).await {
+            Ok(outcome) => outcome,
+            Err(why) => {
+                stopper.stop(why);
+                change.await
+            }
+        };
         match outcome {
             Some(Ok(Outcome::Done)) => Ok(Execution::done(Tag::Plain(tag))),
             Some(Ok(Outcome::Skipped(notice))) => {
@@ -305,17 +330,19 @@ impl Session {
         &mut self,
         statement: &ast::Statement,
         prepared: &Rc<Prepared>,
+        limits: &Limits,
     ) -> Result<Execution> {
         match statement {
             ast::Statement::CreateTable(create) => {
-                let (worker, skip) = (self.worker.clone(), create.if_not_exists);
+                let skip = create.if_not_exists;
                 let collection = ddl::collection(create)?;
-                let task =
-                    async move { change::create_collection(&worker, collection, skip).await };
-                self.change("CREATE TABLE", task).await
+                let task = |worker, mut stop| async move {
+                    change::create_collection(&worker, collection, skip, &mut stop).await
+                };
+                self.change("CREATE TABLE", limits, task).await
             }
             ast::Statement::CreateIndex(create) => {
-                let (worker, skip) = (self.worker.clone(), create.if_not_exists);
+                let skip = create.if_not_exists;
                 if skip && create.name.is_none() {
                     return Err(Failure::new(
                         SqlState::SyntaxError,
@@ -323,10 +350,12 @@ impl Session {
                     ));
                 }
                 let index = ddl::index(create, &self.worker.node.catalog.load())?;
-                let task = async move { change::create_index(&worker, index, skip).await };
-                self.change("CREATE INDEX", task).await
+                let task = |worker, mut stop| async move {
+                    change::create_index(&worker, index, skip, &mut stop).await
+                };
+                self.change("CREATE INDEX", limits, task).await
             }
-            ast::Statement::Drop { .. } => self.drop_objects(statement).await,
+            ast::Statement::Drop { .. } => self.drop_objects(statement, limits).await,
             ast::Statement::ShowVariable { variable } => self.show(variable),
             ast::Statement::Set(set) => self.set(set),
             ast::Statement::Reset(reset) => self.reset(reset),
@@ -362,7 +391,7 @@ impl Session {
         }
     }
 
-    async fn drop_objects(&self, statement: &ast::Statement) -> Result<Execution> {
+    async fn drop_objects(&self, statement: &ast::Statement, limits: &Limits) -> Result<Execution> {
         let ast::Statement::Drop {
             object_type,
             if_exists,
@@ -388,17 +417,19 @@ impl Session {
                 .with_hint("drop them one by one"));
         }
         let name = ddl::relation(&names[0])?;
-        let (worker, if_exists, cascade) = (self.worker.clone(), *if_exists, *cascade);
+        let (if_exists, cascade) = (*if_exists, *cascade);
         match object_type {
             ObjectType::Index => {
-                let task = async move { change::drop_index(&worker, &name, if_exists).await };
-                self.change(tag, task).await
+                let task = |worker, mut stop| async move {
+                    change::drop_index(&worker, &name, if_exists, &mut stop).await
+                };
+                self.change(tag, limits, task).await
             }
             _ => {
-                let task = async move {
-                    change::drop_collection(&worker, &name, if_exists, cascade).await
+                let task = |worker, mut stop| async move {
+                    change::drop_collection(&worker, &name, if_exists, cascade, &mut stop).await
                 };
-                self.change(tag, task).await
+                self.change(tag, limits, task).await
             }
         }
     }
