@@ -183,12 +183,17 @@ fn take_lock(dir: &Path) -> Result<File> {
         )
         .with_hint("stop that one, or give another --data-dir"));
     }
+    // Over the old name, whose block there is already: a full disk must not keep a start away, not
+    // even where there is no room for the name.
+    let name = format!("process {}\n", std::process::id());
     let written = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "process {}", std::process::id()));
-    written.map_err(|e| io("cannot write", &path, &e))?;
-    Ok(file)
+        .rewind()
+        .and_then(|()| file.write_all(name.as_bytes()))
+        .and_then(|()| file.set_len(name.len() as u64));
+    match written {
+        Err(e) if e.kind() != std::io::ErrorKind::StorageFull => Err(io("cannot write", &path, &e)),
+        _ => Ok(file),
+    }
 }
 
 fn read_manifest(path: &Path, text: &str) -> Result<Manifest> {

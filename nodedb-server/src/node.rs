@@ -225,23 +225,33 @@ fn facts(config: &Config, shards: u16, key_seed: u64, layout: &Layout) -> Facts 
 /// Bytes that one query may spill.
 const SPILL_BYTES_MAX: u64 = 16 << 30;
 
-/// Threads for relational plans. What a run that was killed left behind there is of no use.
+/// Threads for relational plans. What a run that was killed left behind there is of no use; the
+/// folder itself stays, since on a full disk it could not be made again.
 fn executor(config: &Config) -> Result<Executor> {
     let spill = config.data_dir.join("spill");
-    match std::fs::remove_dir_all(&spill) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(cannot("cannot clear the folder for spilled rows", &e));
+    match std::fs::create_dir(&spill) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            clear(&spill).map_err(|e| cannot("cannot clear the folder for spilled rows", &e))?;
         }
-        _ => {}
+        made => made.map_err(|e| cannot("cannot make the folder for spilled rows", &e))?,
     }
-    std::fs::create_dir(&spill)
-        .map_err(|e| cannot("cannot make the folder for spilled rows", &e))?;
     let config = ExecutorConfig {
         threads: usize::from((processors() / 2).clamp(1, 16)),
         spill_directory: Some(spill),
         spill_bytes_max: SPILL_BYTES_MAX,
     };
     Executor::new(config).map_err(|e| cannot("cannot start the executor", &e))
+}
+
+fn clear(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 fn io_choice(setting: IoSetting, remarks: &mut Vec<String>) -> Result<IoChoice> {

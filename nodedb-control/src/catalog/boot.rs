@@ -2,22 +2,24 @@
 //!
 //! The system collections are made on a core that does not know them yet (a first start that was
 //! cut short leaves some of them). Then the catalog's rows say what exists; what cores hold beyond
-//! that is left from a schema change without its commit point and is dropped.
+//! that is left from a schema change without its commit point and is dropped. On a full disk that
+//! waits until there is space; sessions are let in before, since nobody can name what is left.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
+use std::rc::Rc;
 
 use nodedb_bridge::plan::SchemaStep;
 use nodedb_bridge::request::{CoreReport, Op};
 use nodedb_types::{CollectionId, CoreId, Failure, IndexId, Result, SqlState, Value};
 
-use super::change::emit_step;
+use super::change::{emit_step, sweep};
 use super::snapshot::Snapshot;
 use super::{store, system};
 use crate::node::Worker;
 
 /// Reads the catalog, drops what has no row in it, and publishes it.
-pub async fn boot(worker: &Worker) -> Result<()> {
+pub async fn boot(worker: &Rc<Worker>) -> Result<()> {
     let reports = reports(worker).await?;
     make_system_collections(worker, &reports).await?;
     let catalog = read(worker).await?;
@@ -76,7 +78,7 @@ async fn read(worker: &Worker) -> Result<Snapshot> {
         let index = system::read_index(&row)?;
         match exists(index.collection) {
             true => indexes.push(index),
-            false => store::delete(worker, system::INDEXES, &row[0]).await?,
+            false => forget(worker, system::INDEXES, &row[0]).await?,
         }
     }
     let mut streams = Vec::new();
@@ -84,26 +86,49 @@ async fn read(worker: &Worker) -> Result<Snapshot> {
         let stream = system::read_stream(&row)?;
         match exists(stream.collection) {
             true => streams.push(stream),
-            false => store::delete(worker, system::STREAMS, &row[0]).await?,
+            false => forget(worker, system::STREAMS, &row[0]).await?,
         }
     }
     Ok(Snapshot::new(collections, indexes, streams))
 }
 
-async fn drop_orphans(worker: &Worker, reports: &[CoreReport], catalog: &Snapshot) -> Result<()> {
+/// Deletes a row that is left; a full disk leaves it to a later start.
+async fn forget(worker: &Worker, collection: CollectionId, id: &Value) -> Result<()> {
+    match store::delete(worker, collection, id).await {
+        Err(failure) if failure.code() != SqlState::DiskFull => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+/// A step that undoes what is left on a core; on a full disk it is taken when there is space.
+async fn undo(worker: &Rc<Worker>, core: CoreId, undone: SchemaStep) -> Result<()> {
+    match step(worker, core, undone.clone()).await {
+        Err(failure) if failure.code() == SqlState::DiskFull => {
+            sweep(worker, undone).await;
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+async fn drop_orphans(
+    worker: &Rc<Worker>,
+    reports: &[CoreReport],
+    catalog: &Snapshot,
+) -> Result<()> {
     let indexes: BTreeSet<IndexId> = catalog.all_indexes().map(|i| i.id).collect();
     for (core, report) in reports.iter().enumerate() {
         let core = CoreId(core as u16);
         for index in &report.indexes {
             let orphan = !indexes.contains(&index.id);
             if orphan && catalog.collection_by_id(index.collection).is_some() {
-                step(worker, core, SchemaStep::DropIndex(index.id)).await?;
+                undo(worker, core, SchemaStep::DropIndex(index.id)).await?;
             }
         }
         for collection in &report.collections {
             let user = !collection.id.is_system();
             if user && catalog.collection_by_id(collection.id).is_none() {
-                step(worker, core, SchemaStep::DropCollection(collection.id)).await?;
+                undo(worker, core, SchemaStep::DropCollection(collection.id)).await?;
             }
         }
         for collection in catalog.all_collections() {
@@ -123,7 +148,11 @@ async fn drop_orphans(worker: &Worker, reports: &[CoreReport], catalog: &Snapsho
 
 /// Streams are told to the cores before they have their row, and their row goes before the cores
 /// are told, so a start may find a core that emits for no stream, or for one that is gone.
-async fn settle_streams(worker: &Worker, reports: &[CoreReport], catalog: &Snapshot) -> Result<()> {
+async fn settle_streams(
+    worker: &Rc<Worker>,
+    reports: &[CoreReport],
+    catalog: &Snapshot,
+) -> Result<()> {
     for (core, report) in reports.iter().enumerate() {
         for collection in catalog.all_collections() {
             let streams = catalog.streams_of(collection.id);
@@ -135,7 +164,7 @@ async fn settle_streams(worker: &Worker, reports: &[CoreReport], catalog: &Snaps
             let is_settled = emitting.all(|(_, bytes)| bytes.map(NonZeroU64::get) == wanted);
             if !is_settled {
                 let settle = emit_step(collection.id, wanted);
-                step(worker, CoreId(core as u16), settle).await?;
+                undo(worker, CoreId(core as u16), settle).await?;
             }
         }
     }

@@ -541,13 +541,37 @@ impl State {
             let Err(failure) = result else {
                 return Ok(());
             };
-            transaction.owner.set_phase(voted);
+            if outcome != Outcome::Aborted {
+                transaction.owner.set_phase(voted);
+            } else if failure.code() == SqlState::DiskFull {
+                // Without a record it is aborted as well, so nobody has to wait for that.
+                transaction.owner.set_phase(Phase::Over);
+                self.changed.notify();
+            }
             if failure.code() != SqlState::DiskFull {
                 return self.conclude_unlogged(transaction, outcome).await;
             }
             self.timers
                 .until(Some(self.timers.now_ns() + RETRY_NS))
                 .await;
+        }
+    }
+
+    /// Makes readers and writers of a recovered transaction's rows wait for its end.
+    pub fn hold(&self, transaction: &Rc<Transaction>) {
+        let owner = &transaction.owner;
+        self.enter(owner);
+        for part in transaction.parts().iter() {
+            let mut claims = part.table.claims.borrow_mut();
+            claims.enter(owner);
+            for effect in &part.effects {
+                let claimed = Claimed {
+                    surrogate: Some(effect.surrogate),
+                    birth: effect.birth,
+                    row: (effect.op != EventOp::Delete).then(|| effect.after.clone()),
+                };
+                claims.put(&effect.key, owner, claimed);
+            }
         }
     }
 

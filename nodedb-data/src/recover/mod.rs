@@ -13,6 +13,11 @@
 //!
 //! The same files give the same end however often this is broken off: nothing is changed but by
 //! records of the new chain, and no checkpoint is made before every core is through.
+//!
+//! A full disk does not keep a core from starting: its chain begins with the first flush that finds
+//! space ([`Wal::begun`]), and until then there are neither checkpoints nor records. What is to be
+//! logged first waits for that in tasks of its own: an abort is one to readers at once, a commit
+//! keeps the readers of its rows waiting, and an index to be dropped is one that nobody asks.
 
 mod replay;
 mod start;
@@ -21,7 +26,7 @@ use std::rc::Rc;
 
 use nodedb_bridge::plan::Outcome;
 use nodedb_types::schema::IndexState;
-use nodedb_types::{CommitTs, Result, TxnId};
+use nodedb_types::{CommitTs, IndexId, Result, TxnId};
 
 use crate::core::state::State;
 use crate::core::transaction::Transaction;
@@ -37,7 +42,7 @@ pub async fn recover(state: Rc<State>) {
         Ok(()) => {
             state.recovered.set(true);
             state.covered.note_recovered();
-            state.spawner.spawn(state.clone().checkpoint_loop());
+            state.spawner.spawn(after_beginning(state.clone()));
         }
         Err(failure) => state.break_with(failure),
     }
@@ -79,9 +84,19 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
     state.spawner.spawn(state.clone().apply_loop());
     settle_transactions(state, open).await?;
     settle_indexes(state).await?;
-    trim_chains(state, &dir, &mut chains).await?;
+    if state.wal().has_begun() {
+        trim_chains(state, &dir, &mut chains).await?;
+    }
     *state.checkpoint.older.borrow_mut() = (dir, chains);
     Ok(())
+}
+
+/// Makes checkpoints from the chain's beginning on: before, a later start could take the number of
+/// this one, and a checkpoint would name positions of another chain than its own.
+async fn after_beginning(state: Rc<State>) {
+    let wal = state.wal().clone();
+    wal.begun().await;
+    state.checkpoint_loop().await;
 }
 
 async fn read_chain(
@@ -114,9 +129,21 @@ async fn settle_transactions(
         })
         .collect();
     for (txn, outcome) in ids {
-        state
-            .conclude(nodedb_bridge::plan::Conclude { txn, outcome })
-            .await?;
+        let conclude = nodedb_bridge::plan::Conclude { txn, outcome };
+        if state.wal().has_begun() {
+            state.conclude(conclude).await?;
+            continue;
+        }
+        if outcome != Outcome::Aborted {
+            let transaction = state.transactions.borrow().get(&txn).cloned();
+            transaction.iter().for_each(|t| state.hold(t));
+        }
+        let waiting = state.clone();
+        state.spawner.spawn(async move {
+            if let Err(failure) = waiting.conclude(conclude).await {
+                waiting.break_with(failure);
+            }
+        });
     }
     Ok(())
 }
@@ -125,14 +152,14 @@ async fn settle_transactions(
 async fn settle_indexes(state: &Rc<State>) -> Result<()> {
     for index in state.known_indexes() {
         if index.state == IndexState::WriteOnly {
-            state.log_schema(SchemaRecord::DropIndex(index.id)).await?;
+            drop_index(state, index.id).await?;
             continue;
         }
         let parts = state.index_parts(index.id)?;
         let tables = state.tables(index.collection, None)?;
         if parts.len() < tables.len() {
             // Some shard never got it, so it was never public as a whole.
-            state.log_schema(SchemaRecord::DropIndex(index.id)).await?;
+            drop_index(state, index.id).await?;
             continue;
         }
         let mut done = 0;
@@ -140,6 +167,20 @@ async fn settle_indexes(state: &Rc<State>) -> Result<()> {
             while state.build_piece(table, part, &mut done).await? {}
         }
     }
+    Ok(())
+}
+
+/// Drops an index now, or once there is space for the record.
+async fn drop_index(state: &Rc<State>, id: IndexId) -> Result<()> {
+    if state.wal().has_begun() {
+        return state.log_schema(SchemaRecord::DropIndex(id)).await;
+    }
+    let waiting = state.clone();
+    state.spawner.spawn(async move {
+        waiting.wal().begun().await;
+        // What fails here is found and dropped by the next start.
+        let _ = waiting.log_schema(SchemaRecord::DropIndex(id)).await;
+    });
     Ok(())
 }
 

@@ -14,6 +14,10 @@
 //! reported: a crash after the report must not bring them back. Overwriting what exists needs no
 //! space on the file systems that we run on; where it fails, the log latches. What was appended
 //! meanwhile is abandoned too: it may build on the abandoned rows, and its LSNs follow theirs.
+//!
+//! A start that finds no space for its first segment goes on without one: the chain *begins* with
+//! the first flush that finds space, which logs where the older chains end before anything else.
+//! Until then every flush fails as on any full disk, and the chain has no durable position.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -48,7 +52,11 @@ struct State<T> {
     /// The end of the last durable frame: where the next one goes.
     durable: Position,
     next_sequence: u64,
-    current: Segment,
+    /// `None` until there was space for the first one.
+    current: Option<Segment>,
+    /// The ends of older chains, until they are logged.
+    ends: Vec<ChainEnd>,
+    begun: bool,
     next: NextSegment,
     /// Segments with frames that have not been released.
     segments: BTreeSet<u32>,
@@ -108,28 +116,25 @@ pub struct FlushFailed<T> {
 }
 
 impl<T> Wal<T> {
-    /// Begins a chain: makes its first segment and logs durably where older chains end.
+    /// Begins a chain: makes its first segment and logs durably where older chains end. Where
+    /// there is no space for that, the first flush that finds some begins it, see [`Wal::begun`].
     pub async fn create(
         io: Rc<IoHandle>,
         config: WalConfig,
         ends: &[ChainEnd],
     ) -> Result<Rc<Wal<T>>, WalError> {
         assert!((config.first_segment_bytes as usize).is_multiple_of(FRAME_ALIGNMENT));
-        let file = config.prepare(&io, 0).await?;
-        let current = Segment {
-            number: 0,
-            file,
-            bytes: config.segment_bytes(0),
-        };
         let state = State {
             group: Group::new(config.frame_bytes_max()),
             durable: Position::START,
             next_sequence: 1,
-            current,
+            current: None,
+            ends: ends.to_vec(),
+            begun: false,
             next: NextSegment::NotNeeded,
-            segments: BTreeSet::from([0]),
+            segments: BTreeSet::new(),
             holds_ends: !ends.is_empty(),
-            sealed: ends.is_empty(),
+            sealed: true,
             latched: None,
             closed: false,
             stats: WalStats::default(),
@@ -142,8 +147,21 @@ impl<T> Wal<T> {
             changed: Signal::default(),
             flushing: Cell::new(false),
         };
-        wal.log_ends(ends).await?;
-        Ok(Rc::new(wal))
+        match wal.begin().await {
+            Ok(()) | Err(WalError::NoSpace) => Ok(Rc::new(wal)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the chain has begun: what it logged of the older ones is durable.
+    pub async fn begun(&self) {
+        let is_begun = || self.has_begun().then_some(());
+        self.changed.until(is_begun).await;
+    }
+
+    /// False while there has been no space for the chain's first segment.
+    pub fn has_begun(&self) -> bool {
+        self.state.borrow().begun
     }
 
     /// Adds the records of one statement to the open group. They become durable with the flush
@@ -265,9 +283,11 @@ impl<T> Wal<T> {
     pub async fn close(&self) -> Result<(), WalError> {
         self.state.borrow_mut().closed = true;
         self.changed.notify();
-        let current = self.state.borrow().current.file;
+        let current = self.state.borrow().current;
         let next = std::mem::replace(&mut self.state.borrow_mut().next, NextSegment::NotNeeded);
-        self.io.close(current).await?;
+        if let Some(segment) = current {
+            self.io.close(segment.file).await?;
+        }
         if let NextSegment::Ready(segment) = next {
             self.io.close(segment.file).await?;
         }
@@ -326,7 +346,8 @@ impl<T> Wal<T> {
     pub async fn release_before(&self, position: Position) -> Result<(), WalError> {
         let unneeded: Vec<u32> = {
             let state = self.state.borrow();
-            let until = position.segment().min(state.current.number);
+            let current = state.current.map_or(0, |segment| segment.number);
+            let until = position.segment().min(current);
             let first = u32::from(state.holds_ends).min(until);
             state.segments.range(first..until).copied().collect()
         };
@@ -340,11 +361,16 @@ impl<T> Wal<T> {
         Ok(())
     }
 
-    async fn log_ends(&self, ends: &[ChainEnd]) -> Result<(), WalError> {
-        if ends.is_empty() {
+    /// Logs the ends of the older chains in a frame of their own, the first of the chain; what was
+    /// appended meanwhile comes after it.
+    async fn log_ends(&self) -> Result<(), WalError> {
+        let payloads: Vec<_> = {
+            let state = self.state.borrow();
+            state.ends.iter().map(ChainEnd::encode).collect()
+        };
+        if payloads.is_empty() {
             return Ok(());
         }
-        let payloads: Vec<_> = ends.iter().map(ChainEnd::encode).collect();
         let header = RecordHeader::of_log(RecordKind::ChainEnd);
         let record = |payload| Record { header, payload };
         let records: Vec<_> = payloads
@@ -355,10 +381,21 @@ impl<T> Wal<T> {
         if bytes > self.config.frame_bytes_max() {
             return Err(WalError::TooLarge { bytes });
         }
-        self.state.borrow_mut().group.add(&self.io, &records, None);
-        match self.flush().await {
-            Ok(_) => Ok(()),
-            Err(failed) => Err(failed.error),
+        let mut group = Group::new(self.config.frame_bytes_max());
+        group.add(&self.io, &records, None);
+        let Segment { file, bytes, .. } = current(&self.state.borrow());
+        let mut frames = group.take_fitting(bytes as usize);
+        let ends = self.finish_frames(&mut frames, Position::START);
+        match self.write(file, Position::START, &mut frames).await {
+            Ok(()) => {
+                self.publish(frames, Position::START, &ends);
+                Ok(())
+            }
+            Err(error) => {
+                let error = self.after_failed_write(error, file, Position::START).await;
+                frames.into_iter().for_each(|f| self.io.recycle(f.buf));
+                Err(error)
+            }
         }
     }
 
@@ -369,6 +406,11 @@ impl<T> Wal<T> {
         if self.state.borrow().group.is_empty() {
             return Ok(Vec::new());
         }
+        if !self.has_begun()
+            && let Err(error) = self.begin().await
+        {
+            return Err(self.abandon(error, Vec::new()));
+        }
         let mut frames = self.take_frames();
         if frames.is_empty() {
             if let Err(error) = self.enter_next_segment().await {
@@ -378,7 +420,7 @@ impl<T> Wal<T> {
         }
         let (file, start) = {
             let state = self.state.borrow();
-            (state.current.file, self.write_position(&state))
+            (current(&state).file, self.write_position(&state))
         };
         let ends = self.finish_frames(&mut frames, start);
         match self.write(file, start, &mut frames).await {
@@ -390,12 +432,40 @@ impl<T> Wal<T> {
         }
     }
 
+    /// Makes the first segment, unless an earlier try has, and logs the ends of the older chains.
+    async fn begin(&self) -> Result<(), WalError> {
+        if self.state.borrow().current.is_none() {
+            let file = match self.config.prepare(&self.io, 0).await {
+                Ok(file) => file,
+                Err(error) if error.is_no_space() => return Err(WalError::NoSpace),
+                Err(error) => {
+                    self.state.borrow_mut().latched.get_or_insert(error);
+                    return Err(WalError::Latched(error));
+                }
+            };
+            let state = &mut *self.state.borrow_mut();
+            state.current = Some(Segment {
+                number: 0,
+                file,
+                bytes: self.config.segment_bytes(0),
+            });
+            state.segments.insert(0);
+        }
+        self.log_ends().await?;
+        let state = &mut *self.state.borrow_mut();
+        state.ends = Vec::new();
+        state.begun = true;
+        self.changed.notify();
+        Ok(())
+    }
+
     /// Where the next frame goes: the durable end, or the beginning of a segment just entered.
     fn write_position(&self, state: &State<T>) -> Position {
-        if state.durable.segment() == state.current.number {
+        let current = current(state).number;
+        if state.durable.segment() == current {
             state.durable
         } else {
-            Position::new(state.current.number, 0)
+            Position::new(current, 0)
         }
     }
 
@@ -403,7 +473,7 @@ impl<T> Wal<T> {
     fn take_frames(&self) -> Vec<OpenFrame<T>> {
         let state = &mut *self.state.borrow_mut();
         let start = self.write_position(state).offset();
-        let room = state.current.bytes - start;
+        let room = current(state).bytes - start;
         state.group.take_fitting(room as usize)
     }
 
@@ -494,7 +564,7 @@ impl<T> Wal<T> {
         state.durable = position;
         state.sealed = false;
         // Early enough that the rest of the segment is written while the next one is prepared.
-        let used_enough = position.offset() >= state.current.bytes / 4;
+        let used_enough = position.offset() >= current(state).bytes / 4;
         if used_enough && matches!(state.next, NextSegment::NotNeeded) {
             state.next = NextSegment::Wanted;
         }
@@ -555,10 +625,10 @@ impl<T> Wal<T> {
         }
         match state.next {
             NextSegment::Ready(segment) => {
-                let left = std::mem::replace(&mut state.current, segment);
+                let left = state.current.replace(segment);
                 state.next = NextSegment::NotNeeded;
                 state.segments.insert(segment.number);
-                Some(Ok(left.file))
+                left.map(|segment| Ok(segment.file))
             }
             NextSegment::NoSpace => {
                 state.next = NextSegment::NotNeeded;
@@ -592,8 +662,13 @@ impl<T> Wal<T> {
         if state.closed || state.latched.is_some() {
             return Some(None);
         }
-        matches!(state.next, NextSegment::Wanted).then_some(Some(state.current.number + 1))
+        matches!(state.next, NextSegment::Wanted).then(|| Some(current(&state).number + 1))
     }
+}
+
+/// The segment in use; there is one from the chain's beginning on.
+fn current<T>(state: &State<T>) -> Segment {
+    state.current.expect("the chain has a segment")
 }
 
 /// The failure that counts: one that latches before one that does not.

@@ -5,12 +5,14 @@
 //! * A failed write or sync makes the node read-only: the statement under way fails, later writes
 //!   are refused, and readers go on seeing what was acknowledged. After a restart the statement
 //!   that was under way is there as a whole or not at all.
+//! * A start that finds the disk full serves reads of what was acknowledged, refuses writes with
+//!   53100 and takes them once there is space.
 
 use nodedb_data::io::sim::{Fault, TearVariant};
 use nodedb_types::{Failure, SqlState};
 
-use crate::machine::{Machine, Rows};
-use crate::script::{STATEMENTS, operations, shown, states};
+use crate::machine::{Machine, Rows, Server};
+use crate::script::{STATEMENTS, acknowledged, operations, shown, states};
 use crate::workload::random::setting;
 
 /// Runs `check` with operations spread evenly over the script.
@@ -109,7 +111,7 @@ fn broken_at(seed: u64, point: u64, states: &[Rows]) -> Result<(), String> {
 /// Runs the script; gives how many statements were acknowledged, all of them before the failure.
 /// Of a statement whose outcome is said to be unknown readers may see the effects, if those are
 /// durable: a schema change takes several steps.
-fn refused_from(server: &mut crate::machine::Server, states: &[Rows]) -> Result<usize, String> {
+fn refused_from(server: &mut Server, states: &[Rows]) -> Result<usize, String> {
     let mut done = 0;
     let (mut failed, mut unknown) = (false, 0);
     for sql in STATEMENTS {
@@ -150,4 +152,89 @@ fn refused_from(server: &mut crate::machine::Server, states: &[Rows]) -> Result<
 #[test]
 fn a_disk_that_fails_makes_the_node_read_only() {
     at_points(broken_at);
+}
+
+/// A statement that may wait for a commit which cannot be logged: 57014 then.
+fn within_a_second(server: &mut Server, sql: &'static str) -> Result<Rows, Failure> {
+    let mut client = server.connect();
+    let run = async move {
+        client.sql("SET statement_timeout = '1s'").await?;
+        client.sql(sql).await
+    };
+    server.run(run).expect("no power fails here")
+}
+
+/// Power fails, and the machine comes back with a full disk.
+fn full_start_at(seed: u64, point: u64, states: &[Rows]) -> Result<bool, String> {
+    const NEW: &str = "CREATE TABLE later (i INT)";
+    let mut machine = Machine::new(seed);
+    machine.disk.crash_at(point);
+    let done = acknowledged(&mut machine, 2);
+    machine.restart(match point % 3 {
+        0 => TearVariant::LoseUnsynced,
+        1 => TearVariant::Subset,
+        _ => TearVariant::TearLast,
+    });
+    machine.disk.set_capacity(Some(0));
+    let cores = 1 + (point / 3 % 2) as u16;
+    let mut server = match machine.try_start(cores).expect("no power fails here") {
+        Ok(server) => server,
+        // There is no database yet, and no room for one.
+        Err(failure) if failure.code() == SqlState::DiskFull && done == 0 => return Ok(false),
+        Err(failure) => return Err(format!("the start failed with {failure:?}")),
+    };
+    let allowed = &states[done..(done + 2).min(states.len())];
+    let waits = ["SELECT count(*) FROM t", "SELECT count(*) FROM bag"]
+        .into_iter()
+        .any(|sql| {
+            let read = within_a_second(&mut server, sql);
+            read.is_err_and(|failure| failure.code() == SqlState::QueryCanceled)
+        });
+    let first = match waits {
+        true => None,
+        false => Some(shown(&mut server).expect("no power fails here")),
+    };
+    if first.as_ref().is_some_and(|found| !allowed.contains(found)) {
+        return Err(format!(
+            "{done} were acknowledged; on a full disk {first:#?}"
+        ));
+    }
+    for _ in 0..2 {
+        let refused = server.sql(NEW).expect("no power fails here");
+        match refused {
+            Err(failure) if failure.code() == SqlState::DiskFull => {}
+            other => return Err(format!("a write on a full disk gave {other:?}")),
+        }
+    }
+    machine.disk.set_capacity(None);
+    let found = shown(&mut server).expect("no power fails here");
+    if !allowed.contains(&found) || first.is_some_and(|first| first != found) {
+        return Err(format!("{done} were acknowledged; then {found:#?}"));
+    }
+    for sql in [NEW, "INSERT INTO later VALUES (1), (2), (3), (4), (5)"] {
+        if let Err(failure) = server.sql(sql).expect("no power fails here") {
+            return Err(format!("with space again, {sql} failed with {failure:?}"));
+        }
+    }
+    drop(server);
+    machine.restart(TearVariant::LoseUnsynced);
+    let mut server = machine.start(2).expect("no power fails here");
+    server
+        .rows("DROP TABLE later")
+        .expect("no power fails here");
+    match shown(&mut server).expect("no power fails here") == found {
+        true => Ok(!waits),
+        false => Err("a start after that shows something else".to_owned()),
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_serves_reads() {
+    let read = std::cell::Cell::new(0);
+    at_points(|seed, point, states| {
+        let served = full_start_at(seed, point, states)?;
+        read.set(read.get() + u32::from(served));
+        Ok(())
+    });
+    assert!(read.get() > 0, "no point was served reads at once");
 }

@@ -135,7 +135,7 @@ pub fn operations(seed: u64, cores: u16) -> u64 {
 }
 
 /// Runs statements until the power fails; gives how many were acknowledged.
-fn acknowledged(machine: &mut Machine, cores: u16) -> usize {
+pub fn acknowledged(machine: &mut Machine, cores: u16) -> usize {
     let Ok(mut server) = machine.start(cores) else {
         return 0;
     };
