@@ -8,12 +8,14 @@
 //! ([`leaf`]).
 
 pub(crate) mod dependent;
+mod extreme;
 mod key_read;
 mod leaf;
 mod quantified;
 mod scalar;
 mod source;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use nodedb_bridge::op::{Argument, CONTRACTS, Call, EngineRank, contract};
@@ -47,6 +49,7 @@ pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     dependent::rewrite_joins(&mut query.rel)?;
     quantified::rewrite_quantified(&mut query.rel);
     scalar::rewrite_scalars(&mut query.rel);
+    extreme::rewrite_extremes(&mut query.rel);
     Ok(Plan::Relational(RelationalPlan::new(
         query,
         given.environment.clone(),
@@ -354,10 +357,11 @@ pub(crate) fn get_of(
         }
     };
     let mut located = Vec::with_capacity(keys.len());
+    let mut known = HashSet::with_capacity(keys.len());
     for key in keys {
         let bytes = key_bytes(&key)?;
         let shard = shard_of(&bytes, environment);
-        if !located.iter().any(|(_, known)| *known == bytes) {
+        if known.insert(bytes.clone()) {
             located.push((shard, bytes));
         }
     }
@@ -450,6 +454,9 @@ fn key_values(e: &Expr, key: ColumnId, data_type: &DataType) -> Option<Vec<Value
         }
         Expr::InList(column, list) if bare_column(column) == Some(key) => {
             list.iter().map(Expr::constant).collect::<Option<_>>()?
+        }
+        Expr::InSet(column, set) if bare_column(column) == Some(key) => {
+            set.values().iter().collect()
         }
         _ => return None,
     };
@@ -612,6 +619,12 @@ pub(crate) fn call_of(scan: &Scan, e: &Expr) -> Option<Call> {
             for item in list {
                 arguments.push(argument(item)?);
             }
+            ("in".to_owned(), arguments)
+        }
+        // A NULL in it makes unknown what is not found, which an index does not say.
+        Expr::InSet(operand, set) if !set.has_null() => {
+            let mut arguments = vec![argument(operand)?];
+            arguments.extend(set.values().iter().cloned().map(Argument::Constant));
             ("in".to_owned(), arguments)
         }
         Expr::IsNull(operand) => ("is null".to_owned(), vec![argument(operand)?]),

@@ -50,6 +50,13 @@ impl Binder<'_> {
     fn expr_node(&mut self, e: &ast::Expr) -> Result<Expr> {
         use ast::Expr as E;
         match e {
+            // A word of the language, which names no column unless it is quoted.
+            E::Identifier(ident)
+                if ident.quote_style.is_none()
+                    && ident.value.eq_ignore_ascii_case("current_schema") =>
+            {
+                self.call("current_schema", Vec::new(), ident.span)
+            }
             E::Identifier(ident) => self.column(std::slice::from_ref(ident)),
             E::CompoundIdentifier(parts) => self.column(parts),
             E::Nested(inner) => self.expr(inner),
@@ -91,7 +98,7 @@ impl Binder<'_> {
                 list,
                 negated,
             } => {
-                let e = self.in_list(expr, list)?;
+                let e = self.in_list(expr, &list.iter().collect::<Vec<_>>())?;
                 Ok(if *negated { e.negate() } else { e })
             }
             E::InSubquery {
@@ -304,7 +311,7 @@ impl Binder<'_> {
         Ok(Expr::Same(Box::new(l), Box::new(r)))
     }
 
-    fn in_list(&mut self, e: &ast::Expr, list: &[ast::Expr]) -> Result<Expr> {
+    pub(super) fn in_list(&mut self, e: &ast::Expr, list: &[&ast::Expr]) -> Result<Expr> {
         if row_of(e).is_some() {
             let terms = list
                 .iter()

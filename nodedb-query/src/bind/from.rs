@@ -587,8 +587,17 @@ impl Binder<'_> {
 
     /// Brings the CTEs of a WITH clause into scope; gives their number.
     pub(super) fn with(&mut self, with: &ast::With) -> Result<usize> {
+        let first = self.ctes.len();
         for table in &with.cte_tables {
             let name = fold_case(&table.alias.name);
+            if self.ctes[first..].iter().any(|cte| cte.name == name) {
+                let failure = Failure::new(
+                    SqlState::DuplicateAlias,
+                    format!("WITH query name \"{name}\" specified more than once"),
+                );
+                self.ctes.truncate(first);
+                return Err(self.at(failure, table.alias.name.span));
+            }
             let query = Arc::new((*table.query).clone());
             if !matches!(
                 *query.body,
@@ -704,6 +713,7 @@ pub(super) fn named(
         columns,
         merged: Vec::new(),
         scan: None,
+        scalar: false,
     })
 }
 

@@ -27,6 +27,8 @@ pub(super) struct NamedRelation {
     pub merged: Vec<ColumnId>,
     /// The scan behind it, when it is a collection.
     pub scan: Option<Arc<Scan>>,
+    /// A function of one value in FROM: its name as an expression is that value.
+    pub scalar: bool,
 }
 
 /// What a query's own FROM clause brings.
@@ -83,6 +85,13 @@ impl Scope {
             }
             let open = |c: &&NamedColumn| relation.is_some() || !r.merged.contains(&c.id);
             found.extend(r.columns.iter().filter(|c| c.name == column).filter(open));
+        }
+        if relation.is_none() && found.is_empty() {
+            let named = self
+                .relations
+                .iter()
+                .filter(|r| r.scalar && r.name == column);
+            found.extend(named.filter_map(|r| r.columns.first()));
         }
         found
     }

@@ -5,6 +5,7 @@ use sqlparser::ast::{self, BinaryOperator, Spanned};
 use sqlparser::tokenizer::Span;
 
 use super::row::row_of;
+use super::special;
 use super::{Binder, type_of};
 use crate::expr::types::{common_type, comparison_type, plain};
 use crate::expr::{CompareOp, Expr};
@@ -276,9 +277,17 @@ impl Binder<'_> {
             }
             _ => return self.over_array_text(left, op, right, any),
         };
+        let compare = comparison(op);
+        match (compare, any, elements.len()) {
+            (Some(CompareOp::Eq), true, 1..) => return self.in_list(left, &elements),
+            (Some(CompareOp::NotEq), false, 1..) => {
+                return Ok(self.in_list(left, &elements)?.negate());
+            }
+            _ => {}
+        }
         let mut terms = Vec::new();
         for element in elements {
-            terms.push(match comparison(op) {
+            terms.push(match compare {
                 Some(compare) => self.compare_ast(compare, left, element)?,
                 None => self.operator(left, op, element)?,
             });
@@ -290,7 +299,8 @@ impl Binder<'_> {
         })
     }
 
-    /// Arrays exist as their text only: `= ANY (expression)` looks a value's text up in it.
+    /// Arrays exist as their text only: `= ANY (expression)` reads elements of the operand's type, or
+    /// of the one that a cast names, from it.
     fn over_array_text(
         &mut self,
         left: &ast::Expr,
@@ -307,8 +317,20 @@ impl Binder<'_> {
             }
             _ => return Err(Failure::unsupported(format!("{op} over an array"))),
         }
+        // `'{1.5}'::numeric[]` is text, but what its elements are is said.
+        let declared = match right {
+            ast::Expr::Cast {
+                data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)),
+                ..
+            } => special::data_type(inner).ok(),
+            _ => None,
+        };
         let left = self.typed(left)?;
-        let left = self.coerce(left, DataType::Text(None))?;
+        let own = plain(left.data_type());
+        let element = declared.unwrap_or(own);
+        let compared = comparison_type(own, element)
+            .ok_or_else(|| self.at(undefined("=", &[Some(own), Some(element)]), span))?;
+        let left = self.coerce(left, compared)?;
         let right = self.expr(right)?;
         if let Some(data_type) = type_of(&right)
             && plain(data_type) != DataType::Text(None)
@@ -318,7 +340,11 @@ impl Binder<'_> {
                 "op ANY/ALL (array) requires array on right side",
             ));
         }
-        self.call("array_text_contains", vec![right, left], span)
+        Ok(Expr::InArray {
+            operand: Box::new(left),
+            array: Box::new(self.coerce(right, DataType::Text(None))?),
+            element,
+        })
     }
 
     /// Casts of several expressions to their common type.

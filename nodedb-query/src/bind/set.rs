@@ -1,6 +1,6 @@
 //! Functions that give rows: in FROM and in a select list.
 
-use nodedb_types::{DataType, Failure, Result};
+use nodedb_types::{DataType, Failure, Result, SqlState};
 use sqlparser::ast::{self, Spanned};
 
 use super::from::named;
@@ -8,7 +8,7 @@ use super::name::{NamedColumn, NamedRelation, Scope, fold_case, schema_and_name}
 use super::{Binder, type_of};
 use crate::expr::Expr;
 use crate::function::resolve::undefined;
-use crate::function::set::{is_set_function, set_function};
+use crate::function::set::{is_set_function, record, set_function};
 use crate::rel::{ColumnId, JoinKind, Rel, SetCall, SetCallKind};
 
 /// The rows of a relation, once for each value of these calls.
@@ -104,6 +104,11 @@ impl Binder<'_> {
             };
             bound.push(self.beside(e)?);
         }
+        if let Some(parts) = record(&function) {
+            return self
+                .record_function(&function, parts, bound, alias)
+                .map_err(|f| self.at(f, span));
+        }
         let column = self.column_id();
         let (rel, data_type) = if is_set_function(&function) {
             let call = self
@@ -136,7 +141,42 @@ impl Binder<'_> {
             id: column,
             data_type,
         }];
-        Ok((rel, named(function, columns, alias)?))
+        let mut relation = named(function, columns, alias)?;
+        relation.scalar = true;
+        Ok((rel, relation))
+    }
+
+    /// A function that gives rows of several columns, each a function of one value.
+    fn record_function(
+        &mut self,
+        function: &str,
+        parts: &[(&str, &str)],
+        arguments: Vec<Expr>,
+        alias: Option<&ast::TableAlias>,
+    ) -> Result<(Rel, NamedRelation)> {
+        let mut calls = Vec::with_capacity(parts.len());
+        let mut columns = Vec::with_capacity(parts.len());
+        for (name, part) in parts {
+            let call = self.set_parts(part, arguments.clone()).map_err(|failure| {
+                let types: Vec<Option<DataType>> = arguments.iter().map(type_of).collect();
+                match failure.code() {
+                    SqlState::UndefinedFunction => undefined(function, &types),
+                    _ => failure,
+                }
+            })?;
+            let id = self.column_id();
+            columns.push(NamedColumn {
+                name: (*name).to_owned(),
+                id,
+                data_type: call.returns,
+            });
+            calls.push((id, call));
+        }
+        let rel = Rel::Expand {
+            input: Box::new(no_columns()),
+            calls,
+        };
+        Ok((rel, named(function.to_owned(), columns, alias)?))
     }
 
     /// An argument of a relation, which refers to others as a query inside would.
@@ -195,6 +235,14 @@ impl Binder<'_> {
     }
 }
 
+/// One row without columns.
+fn no_columns() -> Rel {
+    Rel::Values {
+        columns: Vec::new(),
+        rows: vec![Vec::new()],
+    }
+}
+
 /// A call in FROM.
 fn relation_of(column: ColumnId, call: SetCall) -> Rel {
     match call.kind {
@@ -204,10 +252,7 @@ fn relation_of(column: ColumnId, call: SetCall) -> Rel {
             arguments: call.arguments,
         },
         SetCallKind::Function(_) => Rel::Expand {
-            input: Box::new(Rel::Values {
-                columns: Vec::new(),
-                rows: vec![Vec::new()],
-            }),
+            input: Box::new(no_columns()),
             calls: vec![(column, call)],
         },
     }

@@ -312,6 +312,16 @@ impl Binder<'_> {
         if function.over.is_some() {
             return self.window_call(&name, function);
         }
+        if name == "array"
+            && let ast::FunctionArguments::Subquery(query) = &function.args
+        {
+            return self.array_subquery(query);
+        }
+        if crate::function::set::record(&name).is_some() {
+            let failure = Failure::unsupported(format!("{name}() in a select list"))
+                .with_hint("call it in FROM");
+            return Err(self.at(failure, span));
+        }
         if is_set_function(&name) {
             return self.set_call(&name, function);
         }

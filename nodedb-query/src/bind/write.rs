@@ -475,6 +475,7 @@ impl Binder<'_> {
             columns: excluded,
             merged: Vec::new(),
             scan: None,
+            scalar: false,
         };
         let mut own = relation.clone();
         own.scan = None;

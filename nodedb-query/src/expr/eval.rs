@@ -13,6 +13,7 @@ use nodedb_types::arrow_map::{arrow_type, value_at};
 use nodedb_types::{DataType, Failure, Result, Value};
 
 use super::builder::array_of;
+use super::list::ConstantSet;
 use super::{CompareOp, Expr, cast};
 use crate::function::Kernel;
 
@@ -134,6 +135,18 @@ pub(crate) fn eval(expr: &Expr, batch: &RecordBatch) -> Result<Evaluated> {
             }
         }
         Expr::InList(e, list) => in_list(e, list, batch)?,
+        Expr::InSet(e, set) => {
+            let e = eval(e, batch)?;
+            Evaluated {
+                array: Arc::new(set.holds(&e.array)?),
+                scalar: e.scalar,
+            }
+        }
+        Expr::InArray {
+            operand,
+            array,
+            element,
+        } => in_array(operand, array, element, batch)?,
         Expr::Case {
             branches,
             otherwise,
@@ -324,6 +337,56 @@ fn in_list(e: &Expr, list: &[Expr], batch: &RecordBatch) -> Result<Evaluated> {
     let array = result.unwrap_or_else(|| BooleanArray::from(vec![false; batch.num_rows()]));
     Ok(Evaluated {
         array: Arc::new(array),
+        scalar,
+    })
+}
+
+/// The elements of an array's text as values of the type they are compared in.
+pub(crate) fn elements(array: &str, element: &DataType, compared: &DataType) -> Result<Vec<Value>> {
+    let value = |text: Option<String>| match text {
+        None => Ok(Value::Null),
+        Some(text) => {
+            let value = cast::cast(Value::Text(text), element, false)?;
+            cast::cast(value, compared, false)
+        }
+    };
+    let items = crate::function::array::elements(array)?;
+    items.into_iter().map(value).collect()
+}
+
+/// `operand = ANY (array)` where the array differs from row to row.
+fn in_array(
+    operand: &Expr,
+    array: &Expr,
+    element: &DataType,
+    batch: &RecordBatch,
+) -> Result<Evaluated> {
+    let data_type = operand.data_type();
+    let array_type = array.data_type();
+    let (operand, array) = (eval(operand, batch)?, eval(array, batch)?);
+    let scalar = operand.scalar && array.scalar;
+    let rows = if scalar { 1 } else { batch.num_rows() };
+    let mut known: Option<(Value, ConstantSet)> = None;
+    let mut results = Vec::with_capacity(rows);
+    for row in 0..rows {
+        let text = array.value(row, &array_type)?;
+        if !known.as_ref().is_some_and(|(of, _)| *of == text) {
+            let values = match &text {
+                Value::Text(text) => elements(text, element, &data_type)?,
+                _ => vec![Value::Null],
+            };
+            known = Some((text, ConstantSet::new(values, data_type)?));
+        }
+        let at = operand.array.slice(operand.at(row), 1);
+        results.push(match &known {
+            // No element of a NULL array is known, of an empty one none is equal.
+            Some((_, set)) if set.is_empty() => Some(false),
+            Some((_, set)) => set.holds(&at)?.iter().next().flatten(),
+            None => None,
+        });
+    }
+    Ok(Evaluated {
+        array: Arc::new(BooleanArray::from(results)),
         scalar,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::builder::{rows_only, single};
+use super::list::ConstantSet;
 use super::{Expr, cast, eval};
 use crate::function::{Kernel, Volatility};
 use crate::plan::Environment;
@@ -99,14 +100,40 @@ impl<'a> Given<'a> {
                 to,
                 explicit,
             } if operand.constant().is_some() => Ok(cast_constant(operand, to, explicit)),
+            Expr::InArray {
+                operand,
+                array,
+                element,
+            } if array.constant().is_some() => {
+                self.fold_node(in_elements(operand, &array, element)?)
+            }
             Expr::And(terms) => Ok(junction(terms, true)),
             Expr::Or(terms) => Ok(junction(terms, false)),
             e if e.children().iter().all(|c| c.constant().is_some()) && e.is_constant() => {
                 Ok(constant(e))
             }
+            Expr::InList(operand, list) => Ok(match ConstantSet::of(&operand, &list) {
+                Some(set) => Expr::InSet(operand, Arc::new(set)),
+                None => Expr::InList(operand, list),
+            }),
             other => Ok(other),
         }
     }
+}
+
+/// `operand = ANY` of an array that is known: a list of its elements.
+fn in_elements(operand: Box<Expr>, array: &Expr, element: DataType) -> Result<Expr> {
+    let data_type = operand.data_type();
+    let Some(Value::Text(text)) = array.constant() else {
+        return Ok(Expr::Constant(Value::Null, DataType::Bool));
+    };
+    let values = eval::elements(text, &element, &data_type)?;
+    if values.is_empty() {
+        return Ok(Expr::bool(false));
+    }
+    let constant = |value| Expr::Constant(value, data_type);
+    let list = values.into_iter().map(constant).collect();
+    Ok(Expr::InList(operand, list))
 }
 
 /// A cast without the detour over an array of one: a large INSERT has one for each of its values.

@@ -10,6 +10,7 @@ pub(crate) mod cast;
 pub(crate) mod compiled;
 pub(crate) mod eval;
 pub(crate) mod fold;
+pub(crate) mod list;
 pub(crate) mod rewrite;
 pub(crate) mod types;
 
@@ -21,6 +22,7 @@ use nodedb_types::{DataType, Value};
 
 use crate::function::Function;
 use crate::rel::Subquery;
+use list::ConstantSet;
 
 /// Names one column of one relation in a statement. In a compiled expression: a position in the
 /// batch that it is evaluated over.
@@ -121,6 +123,15 @@ pub(crate) enum Expr {
     IsNull(Box<Expr>),
     /// `operand IN (list)`, of one type.
     InList(Box<Expr>, Vec<Expr>),
+    /// [`Expr::InList`] of many constants, once they are known.
+    InSet(Box<Expr>, Arc<ConstantSet>),
+    /// `operand = ANY (array)`, the array being text.
+    InArray {
+        operand: Box<Expr>,
+        array: Box<Expr>,
+        /// The type that the elements are written in; they are compared as the operand's.
+        element: DataType,
+    },
     Case {
         branches: Vec<(Expr, Expr)>,
         otherwise: Box<Expr>,
@@ -158,7 +169,9 @@ impl Expr {
             | Expr::Or(_)
             | Expr::Not(_)
             | Expr::IsNull(_)
-            | Expr::InList(..) => DataType::Bool,
+            | Expr::InList(..)
+            | Expr::InSet(..)
+            | Expr::InArray { .. } => DataType::Bool,
             Expr::Subquery(subquery) => subquery.data_type(),
         }
     }
@@ -221,8 +234,11 @@ impl Expr {
             | Expr::Volatile { .. } => Vec::new(),
             Expr::Call { arguments, .. } => arguments.iter().collect(),
             Expr::Compare(_, l, r) | Expr::Same(l, r) => vec![l, r],
+            Expr::InArray { operand, array, .. } => vec![operand, array],
             Expr::And(terms) | Expr::Or(terms) | Expr::Coalesce(terms, _) => terms.iter().collect(),
-            Expr::Not(e) | Expr::IsNull(e) | Expr::Cast { operand: e, .. } => vec![e],
+            Expr::Not(e) | Expr::IsNull(e) | Expr::InSet(e, _) | Expr::Cast { operand: e, .. } => {
+                vec![e]
+            }
             Expr::InList(e, list) => std::iter::once(&**e).chain(list).collect(),
             Expr::Case {
                 branches,
@@ -246,10 +262,13 @@ impl Expr {
             | Expr::Volatile { .. } => Vec::new(),
             Expr::Call { arguments, .. } => arguments.iter_mut().collect(),
             Expr::Compare(_, l, r) | Expr::Same(l, r) => vec![l, r],
+            Expr::InArray { operand, array, .. } => vec![operand, array],
             Expr::And(terms) | Expr::Or(terms) | Expr::Coalesce(terms, _) => {
                 terms.iter_mut().collect()
             }
-            Expr::Not(e) | Expr::IsNull(e) | Expr::Cast { operand: e, .. } => vec![e],
+            Expr::Not(e) | Expr::IsNull(e) | Expr::InSet(e, _) | Expr::Cast { operand: e, .. } => {
+                vec![e]
+            }
             Expr::InList(e, list) => std::iter::once(&mut **e).chain(list).collect(),
             Expr::Case {
                 branches,
@@ -494,6 +513,22 @@ impl Expr {
                 f.write_str(" IN (")?;
                 list(f, items, ", ")?;
                 f.write_str("))")
+            }
+            Expr::InSet(e, set) => {
+                f.write_str("(")?;
+                e.show(f, name)?;
+                write!(f, " IN ({set:?}))")
+            }
+            Expr::InArray {
+                operand,
+                array,
+                element,
+            } => {
+                f.write_str("(")?;
+                operand.show(f, name)?;
+                f.write_str(" = ANY (")?;
+                array.show(f, name)?;
+                write!(f, "::{}[]))", element.name())
             }
             Expr::Case {
                 branches,

@@ -61,8 +61,6 @@ static ABSENT: &[&str] = &[
     "json_to_record",
     "json_to_recordset",
     "json_typeof",
-    "jsonb_each",
-    "jsonb_each_text",
     "jsonb_object",
     "jsonb_populate_record",
     "jsonb_populate_recordset",

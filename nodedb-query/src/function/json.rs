@@ -45,69 +45,38 @@ fn element(j: &Json, index: i32) -> Option<&Json> {
 
 /// `{a,2,b}`: a path of members and elements.
 fn along<'j>(j: &'j Json, path: &str) -> Result<Option<&'j Json>> {
-    let mut at = j;
-    for step in path_steps(path)? {
-        let next = match at {
-            Json::Array(_) => step.parse().ok().and_then(|i| element(at, i)),
-            _ => member(at, &step),
-        };
-        match next {
-            Some(next) => at = next,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(at))
+    let steps = path_steps(path)?;
+    Ok(walk(j, steps.iter().map(String::as_str)))
 }
 
-/// The elements of a one-dimensional array in its text form.
-pub(super) fn path_steps(text: &str) -> Result<Vec<String>> {
-    let bad = || {
-        Failure::new(
-            SqlState::InvalidTextRepresentation,
-            format!("malformed array literal: \"{text}\""),
-        )
+fn walk<'j, 's>(j: &'j Json, mut steps: impl Iterator<Item = &'s str>) -> Option<&'j Json> {
+    steps.try_fold(j, |at, step| match at {
+        Json::Array(_) => step.parse().ok().and_then(|i| element(at, i)),
+        _ => member(at, step),
+    })
+}
+
+/// A document and the steps of a path as arguments of their own.
+fn extract(values: &[Value], shown: fn(&Json) -> Value) -> Result<Value> {
+    let Some((Value::Jsonb(text), steps)) = values.split_first() else {
+        return Ok(Value::Null);
     };
-    let inner = text
-        .trim()
-        .strip_prefix('{')
-        .and_then(|t| t.strip_suffix('}'))
-        .ok_or_else(bad)?;
-    let mut items = Vec::new();
-    let mut chars = inner.chars().peekable();
-    if inner.trim().is_empty() {
-        return Ok(items);
-    }
-    loop {
-        let mut item = String::new();
-        while chars.peek().is_some_and(|c| c.is_whitespace()) {
-            chars.next();
-        }
-        if chars.peek() == Some(&'"') {
-            chars.next();
-            loop {
-                match chars.next().ok_or_else(bad)? {
-                    '"' => break,
-                    '\\' => item.push(chars.next().ok_or_else(bad)?),
-                    c => item.push(c),
-                }
-            }
-        } else {
-            while chars.peek().is_some_and(|c| *c != ',') {
-                match chars.next() {
-                    Some('{' | '}' | '"') | None => return Err(bad()),
-                    Some('\\') => item.push(chars.next().ok_or_else(bad)?),
-                    Some(c) => item.push(c),
-                }
-            }
-            item.truncate(item.trim_end().len());
-        }
-        items.push(item);
-        match chars.next() {
-            None => return Ok(items),
-            Some(',') => {}
-            Some(_) => return Err(bad()),
-        }
-    }
+    let step = |value: &Value| match value {
+        Value::Text(step) => Ok(step.clone()),
+        _ => Err(Failure::internal("a step of a path that is no text")),
+    };
+    let steps = steps.iter().map(step).collect::<Result<Vec<_>>>()?;
+    let document = Json::parse(text)?;
+    let found = walk(&document, steps.iter().map(String::as_str));
+    Ok(found.map_or(Value::Null, shown))
+}
+
+/// The steps of a path, an array of text in its text form.
+pub(super) fn path_steps(text: &str) -> Result<Vec<String>> {
+    let steps = super::array::elements(text)?.into_iter();
+    Ok(steps
+        .map(|step| step.unwrap_or_else(|| "NULL".to_owned()))
+        .collect())
 }
 
 fn contains(a: &Json, b: &Json) -> bool {
@@ -295,6 +264,22 @@ pub(super) static FUNCTIONS: &[Function] = &[
         |v| arguments!(v, Value::Jsonb(j), Value::Text(p) => Ok(along(&Json::parse(j)?, p)?.map_or(Value::Null, json))),
         "what a path leads to",
     ),
+    row(
+        "jsonb_extract_path",
+        &[JSONB, TEXT],
+        J,
+        |v| extract(v, json),
+        "what the steps of a path lead to",
+    )
+    .variadic(),
+    row(
+        "jsonb_extract_path_text",
+        &[JSONB, TEXT],
+        T,
+        |v| extract(v, plain),
+        "what the steps of a path lead to, as text",
+    )
+    .variadic(),
     row(
         "#>>",
         &[JSONB, TEXT],

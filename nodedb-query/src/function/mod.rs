@@ -7,6 +7,7 @@
 
 pub(crate) mod absent;
 pub(crate) mod arithmetic;
+pub(crate) mod array;
 mod bytes;
 pub(crate) mod compare;
 mod datetime;

@@ -31,10 +31,38 @@ static FUNCTIONS: &[SetFunction] = &[
     set("jsonb_array_elements", &[J], J, |v| elements(v, false)),
     set("jsonb_array_elements_text", &[J], T, |v| elements(v, true)),
     set("jsonb_object_keys", &[J], T, object_keys),
+    // The columns of jsonb_each and jsonb_each_text, see [`record`].
+    set(EACH_KEY, &[J], T, |v| {
+        Ok(members(v)?
+            .into_iter()
+            .map(|(k, _)| Value::Text(k))
+            .collect())
+    }),
+    set(EACH_VALUE, &[J], J, |v| {
+        Ok(members(v)?.iter().map(|(_, j)| json(j)).collect())
+    }),
+    set(EACH_TEXT, &[J], T, |v| {
+        Ok(members(v)?.iter().map(|(_, j)| plain(j)).collect())
+    }),
     set("regexp_split_to_table", &[T, T], T, super::regexp::split),
     set("regexp_split_to_table", &[T, T, T], T, super::regexp::split),
     set("string_to_table", &[T, T], T, string_to_table),
 ];
+
+/// Names that no call can have.
+const EACH_KEY: &str = "jsonb_each.key";
+const EACH_VALUE: &str = "jsonb_each.value";
+const EACH_TEXT: &str = "jsonb_each_text.value";
+
+/// A function that gives rows of several columns: the name of each column, and the function of one
+/// value that gives it. They give equally many values.
+pub(crate) fn record(name: &str) -> Option<&'static [(&'static str, &'static str)]> {
+    match name {
+        "jsonb_each" => Some(&[("key", EACH_KEY), ("value", EACH_VALUE)]),
+        "jsonb_each_text" => Some(&[("key", EACH_KEY), ("value", EACH_TEXT)]),
+        _ => None,
+    }
+}
 
 const fn set(
     name: &'static str,
@@ -72,6 +100,16 @@ fn elements(values: &[Value], as_text: bool) -> Result<Vec<Value>> {
         Json::Array(items) => Ok(items.iter().map(if as_text { plain } else { json }).collect()),
         Json::Object(_) => refused("an object"),
         _ => refused("a scalar"),
+    })
+}
+
+fn members(values: &[Value]) -> Result<Vec<(String, Json)>> {
+    arguments!(values, Value::Jsonb(text) => match Json::parse(text)? {
+        Json::Object(members) => Ok(members.into_iter().collect()),
+        _ => Err(Failure::new(
+            SqlState::InvalidParameterValue,
+            "cannot call jsonb_each on a non-object",
+        )),
     })
 }
 

@@ -15,12 +15,29 @@ impl Binder<'_> {
         Ok(subquery(SubqueryKind::Scalar, query, None))
     }
 
+    /// `ARRAY(SELECT …)`: the array's text.
+    pub(in crate::bind) fn array_subquery(&mut self, query: &ast::Query) -> Result<Expr> {
+        let text = DataType::Text(None);
+        let constant = |t: &str| Expr::Constant(Value::Text(t.to_owned()), text);
+        let elements = self.aggregated(query, constant(","), true)?;
+        // Of no rows there is no text.
+        let elements = Expr::Coalesce(vec![elements, constant("")], text);
+        let span = sqlparser::tokenizer::Span::empty();
+        let open = self.call("||", vec![constant("{"), elements], span)?;
+        self.call("||", vec![open, constant("}")], span)
+    }
+
     /// `string_agg` over the only column of a query, in its order.
     pub(in crate::bind) fn aggregated_subquery(
         &mut self,
         query: &ast::Query,
         separator: Expr,
     ) -> Result<Expr> {
+        self.aggregated(query, separator, false)
+    }
+
+    /// `quoted`: values as elements of an array's text, NULLs too.
+    fn aggregated(&mut self, query: &ast::Query, separator: Expr, quoted: bool) -> Result<Expr> {
         let query = self.inner(query)?;
         let [(id, column)] = &query.columns[..] else {
             return Err(Failure::new(
@@ -29,7 +46,11 @@ impl Binder<'_> {
             ));
         };
         let text = DataType::Text(None);
-        let element = self.coerce(Expr::column(*id, column.data_type), text)?;
+        let mut element = self.coerce(Expr::column(*id, column.data_type), text)?;
+        if quoted {
+            let span = sqlparser::tokenizer::Span::empty();
+            element = self.call("array_element_text", vec![element], span)?;
+        }
         let result = self.column_id();
         // The order of the query is that of the elements.
         let order = match &query.rel {

@@ -1,0 +1,134 @@
+//! `max(c)` and `min(c)` over one collection: the aggregate of the first row of an order that the
+//! cores know, the key's or an ordered index's, instead of all rows.
+//!
+//! The aggregate stays, so of no rows the answer is NULL as ever. NULLs sort as the largest value:
+//! they come last for `min`, and are left out for `max`, where they would come first.
+
+use std::convert::Infallible;
+
+use nodedb_types::{DataType, Value};
+
+use super::{bare_column, chain_of};
+use crate::expr::Expr;
+use crate::rel::{AggregateCall, AggregateKind, Rel, SortKey};
+
+/// Rewrites every such aggregate of a query, those of its subqueries included.
+pub(crate) fn rewrite_extremes(rel: &mut Rel) {
+    for input in rel.inputs_mut() {
+        rewrite_extremes(input);
+    }
+    for slot in rel.expressions_mut() {
+        if slot.has_subquery() {
+            let taken = std::mem::replace(slot, Expr::bool(true));
+            let Ok(done) = taken.transform::<Infallible>(&mut |e| {
+                Ok(match e {
+                    Expr::Subquery(mut subquery) => {
+                        rewrite_extremes(&mut subquery.rel);
+                        Expr::Subquery(subquery)
+                    }
+                    other => other,
+                })
+            });
+            *slot = done;
+        }
+    }
+    if let Rel::Aggregate {
+        input,
+        keys,
+        sets: None,
+        aggregates,
+    } = rel
+        && keys.is_empty()
+        && let Some((of, descending)) = extreme_of(aggregates)
+        && let Some(order) = order_by(input, &of)
+    {
+        let all = std::mem::replace(
+            &mut **input,
+            Rel::Values {
+                columns: Vec::new(),
+                rows: Vec::new(),
+            },
+        );
+        **input = first_of(all, of, descending, order);
+    }
+}
+
+/// What all of the calls are the greatest or the least value of, and which.
+fn extreme_of(calls: &[(crate::rel::ColumnId, AggregateCall)]) -> Option<(Expr, bool)> {
+    let (_, first) = calls.first()?;
+    let [of @ Expr::Column { outer: false, .. }] = &first.arguments[..] else {
+        return None;
+    };
+    let alike = |call: &AggregateCall| {
+        let same = matches!(&call.arguments[..], [other] if other.is_alike(of));
+        call.kind == first.kind && same && call.filter.is_none()
+    };
+    let descending = match first.kind {
+        AggregateKind::Max => true,
+        AggregateKind::Min => false,
+        _ => return None,
+    };
+    calls
+        .iter()
+        .all(|(_, call)| alike(call))
+        .then(|| (of.clone(), descending))
+}
+
+/// By what the cores know an order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Never NULL.
+    Key,
+    Index,
+}
+
+/// The order that the cores know by the column, so that its first row is found without the rest.
+fn order_by(input: &Rel, of: &Expr) -> Option<Known> {
+    let chain = chain_of(input)?;
+    if chain.count.is_some() || chain.limit.is_some() || chain.offset > 0 {
+        return None;
+    }
+    let scan = &chain.scan;
+    let Expr::Column { id, data_type, .. } = of else {
+        return None;
+    };
+    let meant = chain.column(*id, *data_type);
+    let position = bare_column(&meant).and_then(|id| scan.position(id))?;
+    let mut indexes = scan.indexes.iter();
+    if scan.collection.key == Some(position) {
+        return Some(Known::Key);
+    }
+    indexes
+        .any(|i| i.method == "btree" && i.columns == [position])
+        .then_some(Known::Index)
+}
+
+/// The first row of `all` in the order of a column, the column alone.
+fn first_of(all: Rel, of: Expr, descending: bool, order: Known) -> Rel {
+    let all = match (descending, order) {
+        (true, Known::Index) => Rel::Filter {
+            input: Box::new(all),
+            predicate: Expr::IsNull(Box::new(of.clone())).negate(),
+        },
+        _ => all,
+    };
+    let shown = match &of {
+        Expr::Column { id, .. } => vec![(*id, of.clone())],
+        _ => Vec::new(),
+    };
+    Rel::Limit {
+        input: Box::new(Rel::Sort {
+            input: Box::new(Rel::Project {
+                input: Box::new(all),
+                expressions: shown,
+            }),
+            keys: vec![SortKey {
+                expr: of,
+                descending,
+                nulls_first: descending,
+            }],
+        }),
+        limit: Some(Expr::Constant(Value::Int8(1), DataType::Int8)),
+        offset: None,
+    }
+}
