@@ -3,6 +3,7 @@
 use nodedb_bridge::plan::{Direction, LeafReport, Order, Output, SetExpr, SetQuery, Source};
 use nodedb_types::Collection;
 
+use crate::executor::probe::ranked_by;
 use crate::expr::{ColumnId, Expr};
 use crate::plan::{GetPlan, Plan, SetPlan, WritePlan, WriteSource};
 use crate::rel::{Rel, SortKey};
@@ -243,6 +244,10 @@ impl Lines<'_> {
             }
             Rel::Limit { limit, offset, .. } => {
                 self.node(depth, "Limit".to_owned());
+                if let Some(index) = ranked_by(rel) {
+                    let order = "its subquery is evaluated first, then rows are ranked by";
+                    self.detail(depth, format!("Order: {order} {index}"));
+                }
                 for (what, e) in [("Limit", limit), ("Offset", offset)] {
                     if let Some(e) = e {
                         self.detail(depth, format!("{what}: {}", show(e)));

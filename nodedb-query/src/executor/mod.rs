@@ -4,7 +4,7 @@
 //! every cast explicit, so DataFusion's own typing never runs; expressions that are not plain
 //! comparisons travel as [`opaque`] functions that call our evaluator. Leaves are set queries
 //! ([`leaf`]) that control opens through [`Leaves`]; their streams from the cores are merged into one
-//! partition. Each query runs on one of the executor's threads; memory is charged to the
+//! partition. Subqueries that a ranking waits for are evaluated first ([`probe`]). Each query runs on one of the executor's threads; memory is charged to the
 //! statement's account ([`memory`]). [`run_inline`] runs a query wherever it is polled, for the
 //! simulation.
 
@@ -18,6 +18,7 @@ mod leaf;
 mod lower;
 mod memory;
 mod opaque;
+pub(crate) mod probe;
 mod session;
 mod set;
 mod stream;

@@ -17,6 +17,7 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use super::error::unwrap;
 use super::lower::Lowering;
 use super::memory::AccountPool;
+use super::probe;
 use super::stream::Batches;
 use super::{RelationalPlan, RunContext};
 use crate::bind::Query;
@@ -81,11 +82,13 @@ async fn physical(
 }
 
 async fn start(
-    plan: RelationalPlan,
+    mut plan: RelationalPlan,
     context: RunContext,
     spill: Option<Spill>,
 ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
     let columns = plan.columns();
+    let (query, environment) = (&mut plan.query, &plan.environment);
+    probe::settle(query, environment, &context, spill.as_ref()).await?;
     let runtime = runtime(&context, spill.as_ref()).map_err(unwrap)?;
     let state = state(runtime);
     let planned = physical(&plan.query, &plan.environment, &context, &state).await;
