@@ -1,5 +1,6 @@
 //! `EXPLAIN`: a plan as a tree of lines, with what the cores reported after `ANALYZE`.
 
+use nodedb_bridge::op::EngineOp;
 use nodedb_bridge::plan::{Direction, LeafReport, Order, Output, SetExpr, SetQuery, Source};
 use nodedb_types::Collection;
 
@@ -134,6 +135,11 @@ impl Lines<'_> {
                         })
                         .unwrap_or_default();
                     format!("{} by {}", op.show(&columns), name_of(*index))
+                }
+                Source::Keys(op) => {
+                    let key = collection.key.map(|key| &*collection.columns[key].name);
+                    let shown = EngineOp::Ordered(op.clone()).show(key.as_slice());
+                    format!("{shown} by keys")
                 }
                 Source::Expression(e) => format!("{e:?} by rows"),
             };

@@ -64,11 +64,15 @@ impl Op {
 
 /// A range that is bounded below and one that is bounded above are one range.
 fn both(a: &EngineOp, b: &EngineOp) -> Option<EngineOp> {
-    let (
-        EngineOp::Ordered(Op::Range { low, high }),
-        EngineOp::Ordered(Op::Range { low: l, high: h }),
-    ) = (a, b)
-    else {
+    match (a, b) {
+        (EngineOp::Ordered(a), EngineOp::Ordered(b)) => both_of(a, b).map(EngineOp::Ordered),
+        _ => None,
+    }
+}
+
+/// The condition that two on the same column are together, if it is one of these.
+pub fn both_of(a: &Op, b: &Op) -> Option<Op> {
+    let (Op::Range { low, high }, Op::Range { low: l, high: h }) = (a, b) else {
         return None;
     };
     let (low, high) = match (low, high, l, h) {
@@ -76,10 +80,10 @@ fn both(a: &EngineOp, b: &EngineOp) -> Option<EngineOp> {
         | (Bound::Unbounded, high, low, Bound::Unbounded) => (low, high),
         _ => return None,
     };
-    Some(EngineOp::Ordered(Op::Range {
+    Some(Op::Range {
         low: low.clone(),
         high: high.clone(),
-    }))
+    })
 }
 
 fn check_index(collection: &Collection, index: &Index) -> Result<IndexOptions> {
@@ -149,23 +153,28 @@ pub fn exact(value: &Value, data_type: &DataType) -> Option<Value> {
 }
 
 fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Option<EngineOp>> {
-    let Some(Argument::Column(column)) = call.arguments.first() else {
+    let [column] = index.columns[..] else {
         return Ok(None);
     };
-    if index.columns != [*column] {
-        return Ok(None);
+    Ok(of_column(collection, column, call).map(EngineOp::Ordered))
+}
+
+/// The condition on a column that a call is, where an order of the column's values answers it.
+pub fn of_column(collection: &Collection, of: usize, call: &Call) -> Option<Op> {
+    let Some(Argument::Column(column)) = call.arguments.first() else {
+        return None;
+    };
+    if of != *column {
+        return None;
     }
     let data_type = &collection.columns[*column].data_type;
     let mut values = Vec::new();
     for argument in &call.arguments[1..] {
         let Argument::Constant(value) = argument else {
-            return Ok(None);
+            return None;
         };
         // A NULL operand or one outside the column's type is left to the expression engine.
-        match exact(value, data_type) {
-            Some(value) => values.push(value),
-            None => return Ok(None),
-        }
+        values.push(exact(value, data_type)?);
     }
     let one = |values: Vec<Value>| values.into_iter().next();
     let op = match (call.name.as_str(), values.len()) {
@@ -177,9 +186,7 @@ fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Opti
             Op::Range { low, high }
         }
         (name, 1) => {
-            let Some(value) = one(values) else {
-                return Ok(None);
-            };
+            let value = one(values)?;
             match name {
                 "<" => Op::Range {
                     low: Bound::Unbounded,
@@ -197,10 +204,10 @@ fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Opti
                     low: Bound::Included(value),
                     high: Bound::Unbounded,
                 },
-                _ => return Ok(None),
+                _ => return None,
             }
         }
-        _ => return Ok(None),
+        _ => return None,
     };
-    Ok(Some(EngineOp::Ordered(op)))
+    Some(op)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use nodedb_types::{CollectionId, IndexId, ShardId};
 
 use crate::expression::BatchExpression;
-use crate::op::{EngineOp, EngineRank};
+use crate::op::{EngineOp, EngineRank, ordered};
 
 /// A read of one collection.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct SetQuery {
 pub enum Source {
     /// Answered by an index.
     Index { index: IndexId, op: EngineOp },
+    /// A condition on the key, answered by the key index. Values have the key column's type.
+    Keys(ordered::Op),
     /// Evaluated over rows; bool-valued. It is asked only about rows that other terms left over.
     Expression(Arc<dyn BatchExpression>),
 }

@@ -1,18 +1,19 @@
 //! Spellings that the parser does not read, as tokens that it does.
 //!
 //! `CREATE COLLECTION`, pgvector's operators, and what PostgreSQL's grammar has and sqlparser's has
-//! not: `ORDER BY x USING <`, `TRIM(BOTH FROM x)`, `BETWEEN SYMMETRIC`, `FROM ONLY t`, a string
+//! not: `ORDER BY x USING <`, `TRIM(BOTH FROM x)`, `BETWEEN SYMMETRIC`, `FROM ONLY t`,
+//! `JOIN … USING (a) AS x`, a string
 //! literal that goes on in the next line. Tokens keep their places, so errors point where they
 //! should.
 
-use nodedb_query::SYMMETRIC;
+use nodedb_query::{SYMMETRIC, USING_ALIAS};
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 
 /// The tokens as the parser reads them.
 pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let tokens = join_strings(join_operators(tokens));
-    let tokens = symmetric_ranges(clauses(tokens));
+    let tokens = using_aliases(symmetric_ranges(clauses(tokens)));
     ours_to_theirs(tokens)
 }
 
@@ -166,6 +167,48 @@ fn symmetric_ranges(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             keyword: Keyword::NoKeyword,
         });
         tokens.insert(at + 1, TokenWithSpan::new(Token::LParen, span));
+    }
+    tokens
+}
+
+/// `JOIN … USING (a, b) AS x`: the alias becomes one more column, of a name that nobody can write.
+fn using_aliases(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let places = visible(&tokens);
+    // From behind, so that the places before stay.
+    for at in (0..places.len()).rev() {
+        let token = |n: usize| places.get(at + n).map(|&i| &tokens[i].token);
+        let begins = token(0).is_some_and(|t| is_keyword(t, Keyword::USING));
+        if !begins || token(1) != Some(&Token::LParen) {
+            continue;
+        }
+        let mut end = 2;
+        while let (Some(Token::Word(_)), Some(Token::Comma)) = (token(end), token(end + 1)) {
+            end += 2;
+        }
+        let closed =
+            matches!(token(end), Some(Token::Word(_))) && token(end + 1) == Some(&Token::RParen);
+        let named = token(end + 2).is_some_and(|t| is_keyword(t, Keyword::AS));
+        let Some(Token::Word(alias)) = token(end + 3).filter(|_| closed && named) else {
+            continue;
+        };
+        let name = match alias.quote_style {
+            Some(_) => alias.value.clone(),
+            None => alias.value.to_lowercase(),
+        };
+        let (paren, after_as, alias) = (
+            places[at + end + 1],
+            places[at + end + 2],
+            places[at + end + 3],
+        );
+        let span = tokens[alias].span;
+        tokens.drain(after_as..=alias);
+        let column = Token::Word(Word {
+            value: format!("{USING_ALIAS}{name}"),
+            quote_style: Some('"'),
+            keyword: Keyword::NoKeyword,
+        });
+        tokens.insert(paren, TokenWithSpan::new(column, span));
+        tokens.insert(paren, TokenWithSpan::new(Token::Comma, span));
     }
     tokens
 }

@@ -191,8 +191,9 @@ impl Part {
             let rows = wanted.cloned().unwrap_or_else(|| self.alive(scope));
             return self.row_wise(cx, leaf, scope.block, &rows).await;
         };
+        let all = self.rows.rows_alive();
         let truth = match leaf.form() {
-            Form::Index { engine, source } if !is_cheaper_by_row(leaf, wanted) => {
+            Form::Index { engine, source } if !is_cheaper_by_row(leaf, wanted, all) => {
                 cx.drive(|turn| {
                     let source = &mut source.borrow_mut();
                     engine
@@ -201,7 +202,14 @@ impl Part {
                 })
                 .await?
             }
-            Form::Index { .. } | Form::Expression(_) => {
+            Form::Keys(keys) if !is_cheaper_by_row(leaf, wanted, all) => {
+                cx.drive(|turn| {
+                    let keys = &mut keys.borrow_mut();
+                    keys.poll_block(&*self.rows, scope.block, turn)
+                })
+                .await?
+            }
+            Form::Index { .. } | Form::Keys(_) | Form::Expression(_) => {
                 let mut rows = match wanted {
                     Some(wanted) => wanted.clone(),
                     None => self.rows.alive(scope.block),
@@ -219,11 +227,11 @@ impl Part {
 
 /// A small set drives: few rows are asked one by one where the source would first have to gather
 /// much.
-fn is_cheaper_by_row(leaf: &Leaf, wanted: Option<&BlockSet>) -> bool {
+fn is_cheaper_by_row(leaf: &Leaf, wanted: Option<&BlockSet>, all: u64) -> bool {
     let Some(wanted) = wanted else {
         return false;
     };
-    let estimate = leaf.estimate();
+    let estimate = leaf.estimate(all);
     let by_row = wanted.len() as u64 * u64::from(ROW_READ + estimate.row);
     by_row < estimate.setup
 }

@@ -9,6 +9,7 @@ mod block;
 mod changes;
 mod context;
 mod evaluate;
+mod keys;
 mod ordered;
 mod output;
 mod part;

@@ -18,6 +18,7 @@ use nodedb_types::{Collection, DataType, Failure, Result, ShardId, SqlState, Sur
 
 use super::block::BlockSet;
 use super::context::Context;
+use super::keys::Keys;
 use super::rows::{Rows, Version};
 use crate::engine::{Estimate, SharedIndex, Source, Truth};
 use crate::pace::{EXPRESSION_CALL, EXPRESSION_ROW, ROW_READ};
@@ -48,6 +49,7 @@ pub(super) enum Form {
         engine: SharedIndex,
         source: RefCell<Source>,
     },
+    Keys(RefCell<Keys>),
     Expression(Expression),
 }
 
@@ -132,6 +134,7 @@ impl Part {
                     let source = RefCell::new(engine.borrow().source(op)?);
                     Form::Index { engine, source }
                 }
+                SourcePlan::Keys(op) => Form::Keys(RefCell::new(Keys::new(op)?)),
                 SourcePlan::Expression(expression) => {
                     Form::Expression(Expression::new(expression, &collection)?)
                 }
@@ -215,7 +218,7 @@ impl Part {
             SetExpr::All => all,
             SetExpr::Nothing => 0,
             SetExpr::Source(at) => match self.leaf(*at) {
-                Ok(leaf) if !leaf.is_expression() => leaf.estimate().rows.min(all),
+                Ok(leaf) if !leaf.is_expression() => leaf.estimate(all).rows.min(all),
                 // The usual guess for a predicate that nothing is known about.
                 _ => all / 3,
             },
@@ -224,6 +227,21 @@ impl Part {
             SetExpr::Not(term) => all - of(term),
             SetExpr::IsUnknown(_) => all / 10,
         }
+    }
+
+    /// The condition on the key that every row of the set meets, if there is one.
+    pub(super) fn keys(&self) -> Option<&RefCell<Keys>> {
+        let terms = match &self.set {
+            SetExpr::And(terms) => &terms[..],
+            one => std::slice::from_ref(one),
+        };
+        terms.iter().find_map(|term| match term {
+            SetExpr::Source(at) => match self.leaf(*at).ok()?.form() {
+                Form::Keys(keys) => Some(keys),
+                Form::Index { .. } | Form::Expression(_) => None,
+            },
+            _ => None,
+        })
     }
 
     pub(super) fn leaf(&self, at: usize) -> Result<&Leaf> {
@@ -274,7 +292,7 @@ impl Part {
         self.examined.set(self.examined.get() + rows.len() as u64);
         match &leaf.form {
             Form::Index { engine, source } => {
-                let units = leaf.estimate().row;
+                let units = leaf.estimate(0).row;
                 let see = |version: Version<'_>, row: &RowView<'_>| {
                     let value = engine.borrow().matches(&source.borrow(), row)?;
                     found.add(version.surrogate, value);
@@ -282,6 +300,13 @@ impl Part {
                 };
                 self.read_each(cx, rows.surrogates(block), units, see)
                     .await?;
+            }
+            Form::Keys(keys) => {
+                let see = |version: Version<'_>, _: &RowView<'_>| {
+                    found.add(version.surrogate, Some(keys.borrow().holds(version.key)));
+                    Ok(())
+                };
+                self.read_each(cx, rows.surrogates(block), 1, see).await?;
             }
             Form::Expression(expression) => {
                 self.evaluate(cx, expression, block, rows, &mut found)
@@ -368,9 +393,11 @@ impl Leaf {
         matches!(self.form, Form::Expression(_))
     }
 
-    pub(super) fn estimate(&self) -> Estimate {
+    /// `all`: rows alive.
+    pub(super) fn estimate(&self, all: u64) -> Estimate {
         match &self.form {
             Form::Index { engine, source } => engine.borrow().estimate(&source.borrow()),
+            Form::Keys(keys) => keys.borrow().estimate(all),
             Form::Expression(_) => Estimate::default(),
         }
     }
@@ -379,8 +406,8 @@ impl Leaf {
     /// expression comes after everything that an index answers.
     fn price(&self, all: u64) -> u64 {
         match &self.form {
-            Form::Index { .. } => {
-                let estimate = self.estimate();
+            Form::Index { .. } | Form::Keys(_) => {
+                let estimate = self.estimate(all);
                 estimate.rows.saturating_add(estimate.setup)
             }
             Form::Expression(_) => all.saturating_mul(u64::from(EXPRESSION_ROW)),

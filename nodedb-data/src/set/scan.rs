@@ -169,6 +169,13 @@ impl Part {
                     })
                     .await
                 }
+                Form::Keys(keys) => {
+                    cx.drive(|turn| {
+                        let keys = &mut keys.borrow_mut();
+                        keys.poll_next_block(&*self.rows, from, turn)
+                    })
+                    .await
+                }
                 Form::Expression(_) => Ok(self.rows.next_alive_block(from)),
             },
             // The cheapest drives; the others are not asked before it has found something.

@@ -33,7 +33,7 @@ impl<'a> Sender<'a> {
     ) -> Result<Sender<'a>> {
         let expression = |at: usize| match parts.first() {
             Some(part) => Ok(match part.leaf(at)?.form() {
-                Form::Index { .. } => None,
+                Form::Index { .. } | Form::Keys(_) => None,
                 Form::Expression(expression) => Some(expression.clone()),
             }),
             None => Ok(None),
@@ -76,6 +76,7 @@ impl<'a> Sender<'a> {
                     Form::Index { engine, source } => {
                         engine.borrow().matches(&source.borrow(), &row)
                     }
+                    Form::Keys(keys) => Ok(Some(keys.borrow().holds(version.key))),
                     Form::Expression(_) => Err(Failure::internal("an expression is deferred")),
                 };
                 batcher.push(part.shard(), &version, &row, score, truth)

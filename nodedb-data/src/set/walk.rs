@@ -44,7 +44,7 @@ pub(super) async fn best<'a>(
     };
     let mut gather = Gather::new(cx, by, direction, Some(limit));
     for (at, part) in parts.iter().enumerate() {
-        if !is_worth_it(part, limit) {
+        if !is_worth_it(part, by, limit) {
             return Ok(None);
         }
         let mut walk = Walk {
@@ -63,8 +63,13 @@ pub(super) async fn best<'a>(
 }
 
 /// Weighs the entries that a walk will meet against the rows that a sort has to read.
-fn is_worth_it(part: &Part, limit: u64) -> bool {
-    let all = part.rows.rows_alive();
+fn is_worth_it(part: &Part, by: By, limit: u64) -> bool {
+    let alive = part.rows.rows_alive();
+    // Along the key the walk begins and ends with the keys that the rows may have.
+    let all = match (by, part.keys()) {
+        (By::Key, Some(keys)) => keys.borrow().estimate(alive).rows.max(1),
+        _ => alive,
+    };
     let likely = part.likely_rows(&part.set).max(1);
     limit.saturating_mul(all) / likely < likely.saturating_mul(2)
 }
@@ -106,6 +111,11 @@ impl Walk<'_> {
     /// Walks until no later row can be among the first; false when it gave up.
     async fn go(&mut self, gather: &mut Gather<'_>, by: By, direction: Direction) -> Result<bool> {
         let mut stretches = Stretches::new(self.part, by, direction)?;
+        let keys = match by {
+            By::Key => self.part.keys(),
+            By::Index(_) => None,
+        };
+        let is_over = |last: &[u8]| keys.is_some_and(|k| k.borrow().is_over(last, direction));
         let give_up = GIVE_UP_MIN.max(self.part.rows.rows_alive() / GIVE_UP_PART);
         let (mut walked, mut length) = (0, STRETCH_MIN);
         loop {
@@ -119,7 +129,7 @@ impl Walk<'_> {
                 return Ok(true);
             };
             self.take(gather, &entries).await?;
-            if !gather.wants_from(last) {
+            if is_over(last) || !gather.wants_from(last) {
                 return Ok(true);
             }
             walked += entries.len() as u64;
@@ -170,7 +180,11 @@ enum Stretches<'a> {
 impl<'a> Stretches<'a> {
     fn new(part: &'a Part, by: By, direction: Direction) -> Result<Stretches<'a>> {
         Ok(match by {
-            By::Key => Stretches::Key(part, KeyCursor::new(direction)),
+            By::Key => {
+                let mut cursor = KeyCursor::new(direction);
+                cursor.after = part.keys().and_then(|k| k.borrow().walk_from(direction));
+                Stretches::Key(part, cursor)
+            }
             By::Index(index) => Stretches::Index(index_of(&*part.rows, index)?, direction, None),
         })
     }

@@ -6,7 +6,7 @@ use sqlparser::ast;
 use std::sync::Arc;
 
 use super::name::{NamedColumn, NamedRelation, Scope, fold_case, name_parts, schema_and_name};
-use super::{Binder, Query};
+use super::{Binder, Query, USING_ALIAS};
 use crate::catalog::similar;
 use crate::catalog_tables;
 use crate::expr::{CompareOp, Expr};
@@ -123,8 +123,18 @@ impl Binder<'_> {
             }
             ast::JoinConstraint::On(_) | ast::JoinConstraint::None => None,
         };
-        if let Some(names) = using {
-            return self.join_using(kind, (left, left_scope), (right, right_scope), &names);
+        if let Some(mut names) = using {
+            let last = names.last().and_then(|name| name.strip_prefix(USING_ALIAS));
+            let alias = last.map(str::to_owned);
+            if alias.is_some() {
+                names.pop();
+            }
+            let sides = ((left, left_scope), (right, right_scope));
+            let (rel, mut scope) = self.join_using(kind, sides.0, sides.1, &names)?;
+            if let Some(alias) = alias {
+                scope.name_merged(alias, &names)?;
+            }
+            return Ok((rel, scope));
         }
         let mut both = left_scope;
         both.merged.extend(right_scope.merged);
@@ -250,6 +260,18 @@ impl Binder<'_> {
                 with_ordinality: false,
                 ..
             } => self.table_function(name, args, alias.as_ref())?,
+            F::UNNEST {
+                alias,
+                array_exprs,
+                with_offset: false,
+                with_ordinality: false,
+                ..
+            } if array_exprs.len() == 1 => {
+                let name = ast::ObjectName::from(vec![ast::Ident::new("unnest")]);
+                let argument = ast::FunctionArgExpr::Expr(array_exprs[0].clone());
+                let arguments = [ast::FunctionArg::Unnamed(argument)];
+                self.table_function(&name, &arguments, alias.as_ref())?
+            }
             F::Derived {
                 lateral,
                 subquery,

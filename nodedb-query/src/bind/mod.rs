@@ -42,7 +42,7 @@ use crate::rules;
 
 use aggregate::Grouping;
 use name::Scope;
-pub use row::SYMMETRIC;
+pub use row::{SYMMETRIC, USING_ALIAS};
 pub use special::data_type;
 
 /// What a statement is bound against.

@@ -96,6 +96,27 @@ impl Scope {
         found
     }
 
+    /// Makes a relation of the columns that a join has merged: `USING (a, b) AS name`. They are
+    /// named by it alone, besides standing in `*` as ever.
+    pub(super) fn name_merged(&mut self, name: String, names: &[String]) -> Result<()> {
+        if self.relations.iter().any(|r| r.name == name) {
+            return Err(Failure::new(
+                SqlState::DuplicateAlias,
+                format!("table name \"{name}\" specified more than once"),
+            ));
+        }
+        let own = |c: &&NamedColumn| names.contains(&c.name);
+        let columns: Vec<NamedColumn> = self.merged.iter().filter(own).cloned().collect();
+        self.relations.push(NamedRelation {
+            name,
+            merged: columns.iter().map(|c| c.id).collect(),
+            columns,
+            scan: None,
+            scalar: false,
+        });
+        Ok(())
+    }
+
     /// The columns that `*` stands for.
     pub(super) fn star(&self) -> Vec<NamedColumn> {
         let rest = self.relations.iter().flat_map(|r| {

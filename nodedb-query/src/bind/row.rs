@@ -15,6 +15,10 @@ use crate::rel::{Rel, Subquery, SubqueryKind};
 /// The lower bound of `BETWEEN SYMMETRIC` comes as a call of this name, which cannot be written.
 pub const SYMMETRIC: &str = "between symmetric";
 
+/// The alias of `USING (a, b) AS x` comes as one more column whose name begins with this, which
+/// cannot be written.
+pub const USING_ALIAS: &str = "using as ";
+
 /// The columns of a row constructor, however it is written.
 pub(super) fn row_of(e: &ast::Expr) -> Option<Vec<&ast::Expr>> {
     match e {

@@ -52,7 +52,13 @@ impl Binder<'_> {
         // One inside another is refused.
         let bound = self
             .plain_arguments(call)
-            .and_then(|list| list.into_iter().map(|e| self.expr(e)).collect())
+            .and_then(|list| {
+                let argument = |e: &ast::Expr| {
+                    check_unnest(name, e)?;
+                    self.expr(e)
+                };
+                list.into_iter().map(argument).collect()
+            })
             .and_then(|arguments| self.set_parts(name, arguments));
         self.sets = Some(calls);
         let bound = bound.map_err(|f| self.at(f, span))?;
@@ -102,6 +108,7 @@ impl Binder<'_> {
             let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) = argument else {
                 return Err(Failure::unsupported("named arguments in FROM"));
             };
+            check_unnest(&function, e)?;
             bound.push(self.beside(e)?);
         }
         if let Some(parts) = record(&function) {
@@ -232,6 +239,24 @@ impl Binder<'_> {
             arguments: cast,
             returns: data_type,
         })
+    }
+}
+
+/// 0A000 for the elements of an array that is said to be of another type than text.
+fn check_unnest(function: &str, argument: &ast::Expr) -> Result<()> {
+    let ast::Expr::Cast {
+        data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)),
+        ..
+    } = argument
+    else {
+        return Ok(());
+    };
+    match super::special::data_type(inner) {
+        Ok(DataType::Text(_)) => Ok(()),
+        _ if function != "unnest" => Ok(()),
+        _ => Err(Failure::unsupported(
+            "unnest of an array of another type than text",
+        )),
     }
 }
 

@@ -47,6 +47,7 @@ static FUNCTIONS: &[SetFunction] = &[
     set("regexp_split_to_table", &[T, T], T, super::regexp::split),
     set("regexp_split_to_table", &[T, T, T], T, super::regexp::split),
     set("string_to_table", &[T, T], T, string_to_table),
+    set("unnest", &[T], T, unnest),
 ];
 
 /// Names that no call can have.
@@ -124,6 +125,15 @@ fn object_keys(values: &[Value]) -> Result<Vec<Value>> {
         Json::Object(members) => Ok(members.into_iter().map(|(k, _)| Value::Text(k)).collect()),
         Json::Array(_) => refused("an array"),
         _ => refused("a scalar"),
+    })
+}
+
+/// The elements of an array of text. The binder keeps away arrays of other types, whose elements
+/// would be no text.
+fn unnest(values: &[Value]) -> Result<Vec<Value>> {
+    arguments!(values, Value::Text(array) => {
+        let elements = super::array::elements(array)?.into_iter();
+        Ok(elements.map(|e| e.map_or(Value::Null, Value::Text)).collect())
     })
 }
 

@@ -47,6 +47,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     row("array_upper", &[TEXT, INT4], DataType::Int4, |v| arguments!(v, Value::Text(a), Value::Int4(n) => { let items = super::json::path_steps(a)?; Ok(if *n == 1 && !items.is_empty() { Value::Int4(items.len() as i32) } else { Value::Null }) }), "the last index of an array"),
     row("array_element", &[TEXT, INT4], T, |v| arguments!(v, Value::Text(a), Value::Int4(n) => Ok(super::json::path_steps(a)?.into_iter().nth(usize::try_from(i64::from(*n) - 1).unwrap_or(usize::MAX)).map_or(Value::Null, Value::Text))), "an element of an array"),
     row("array_element_text", &[TEXT], T, |v| text(match v { [Value::Text(element)] => super::array::quoted(element), _ => "NULL".to_owned() }), "a text as an element of an array's text").sees_null(),
+    row("pg_char_to_encoding", &[TEXT], DataType::Int4, |v| arguments!(v, Value::Text(name) => Ok(Value::Int4(if name.eq_ignore_ascii_case("utf8") { 6 } else { -1 }))), "number of an encoding"),
     row("getdatabaseencoding", &[], T, |_| text("UTF8"), "the encoding of the database"),
     row("pg_is_in_recovery", &[], B, |_| Ok(Value::Bool(false)), "the server is a standby"),
     row("txid_current", &[], DataType::Int8, |_| Err(Failure::unsupported("txid_current")), "transaction numbers are not shown"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nodedb_bridge::op::contract;
+use nodedb_bridge::op::{contract, ordered};
 use nodedb_bridge::plan::{SetExpr, Source};
 use nodedb_types::{DataType, Result, Value};
 
@@ -207,6 +207,11 @@ impl<'a> Sources<'a> {
         let Some(call) = call_of(self.scan, e) else {
             return Ok(None);
         };
+        if let Some(key) = self.scan.collection.key
+            && let Some(op) = ordered::of_column(&self.scan.collection, key, &call)
+        {
+            return Ok(Some(Source::Keys(op)));
+        }
         for index in self.scan.indexes.iter() {
             let Some(contract) = contract(&index.method) else {
                 continue;
@@ -254,8 +259,11 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The source for both of two conditions on the same index.
+/// The source for both of two conditions on the same index, or on the key.
 fn both(a: &Source, b: &Source, scan: &Scan) -> Option<Source> {
+    if let (Source::Keys(a), Source::Keys(b)) = (a, b) {
+        return ordered::both_of(a, b).map(Source::Keys);
+    }
     let (
         Source::Index { index, op: first },
         Source::Index {

@@ -429,6 +429,10 @@ impl Db {
                         .map(|i| mask.is_valid(i).then(|| mask.value(i)))
                         .collect()
                 }
+                Source::Keys(op) => {
+                    let (key, op) = (collection.key.unwrap(), EngineOp::Ordered(op.clone()));
+                    own.iter().map(|(_, row)| test(&op, &row[key])).collect()
+                }
                 Source::Index { index, op } => {
                     let all = self.catalog.indexes(collection.id);
                     let index = all.iter().find(|i| i.id == *index).unwrap();

@@ -33,6 +33,8 @@ enum Predicate {
     /// A full text query over `t`.
     Words(text::Query),
     Divisible(i32),
+    /// A condition on the key.
+    Key(ordered::Op),
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +113,7 @@ fn predicate() -> impl Strategy<Value = Predicate> {
         op(text.prop_map(|t| Value::Text(t.to_owned()))).prop_map(Predicate::T),
         words().prop_map(Predicate::Words),
         (1i32..4).prop_map(Predicate::Divisible),
+        op((-3i64..43).prop_map(Value::Int8)).prop_map(Predicate::Key),
     ]
 }
 
@@ -225,6 +228,7 @@ impl Predicate {
         match self {
             Predicate::N(op) => index(BY_N, op),
             Predicate::T(op) => index(BY_T, op),
+            Predicate::Key(op) => Source::Keys(op.clone()),
             Predicate::Words(query) => Source::Index {
                 index: WORDS,
                 op: EngineOp::Text(text::Op {
@@ -238,8 +242,9 @@ impl Predicate {
         }
     }
 
-    fn value(&self, row: &Fields) -> Option<bool> {
+    fn value(&self, id: i64, row: &Fields) -> Option<bool> {
         match self {
+            Predicate::Key(op) => holds(op, Value::Int8(id)),
             Predicate::N(op) => holds(op, row.n.map_or(Value::Null, Value::Int4)),
             Predicate::T(op) => holds(op, row.t.map_or(Value::Null, |t| Value::Text(t.to_owned()))),
             Predicate::Words(query) => row.t.map(|t| says(query, t)),
@@ -288,6 +293,7 @@ fn bm25(word: &str, t: &str) -> f64 {
 fn compare(a: &Value, b: &Value) -> Ordering {
     match (a, b) {
         (Value::Int4(a), Value::Int4(b)) => a.cmp(b),
+        (Value::Int8(a), Value::Int8(b)) => a.cmp(b),
         (Value::Text(a), Value::Text(b)) => a.cmp(b),
         // NULL is the largest.
         (Value::Null, Value::Null) => Ordering::Equal,
@@ -323,12 +329,12 @@ fn holds(op: &ordered::Op, value: Value) -> Option<bool> {
     })
 }
 
-fn truth(set: &SetExpr, predicates: &[Predicate], row: &Fields) -> Option<bool> {
-    let of = |term: &SetExpr| truth(term, predicates, row);
+fn truth(set: &SetExpr, predicates: &[Predicate], id: i64, row: &Fields) -> Option<bool> {
+    let of = |term: &SetExpr| truth(term, predicates, id, row);
     match set {
         SetExpr::All => Some(true),
         SetExpr::Nothing => Some(false),
-        SetExpr::Source(at) => predicates[*at].value(row),
+        SetExpr::Source(at) => predicates[*at].value(id, row),
         SetExpr::And(terms) => {
             let values: Vec<_> = terms.iter().map(of).collect();
             match values.contains(&Some(false)) {
@@ -441,7 +447,7 @@ fn wanted(program: &Program, shards: &[Rc<Shard>], snapshot: CommitTs) -> Vec<Wa
     let mut rows = Vec::new();
     for (at, shard) in shards.iter().enumerate() {
         for (surrogate, id, version, fields) in shard.visible(snapshot) {
-            if truth(&program.set, &program.predicates, &fields) == Some(true) {
+            if truth(&program.set, &program.predicates, id, &fields) == Some(true) {
                 rows.push(Wanted {
                     shard: at as u16,
                     surrogate,
@@ -489,7 +495,7 @@ fn line(program: &Program, row: &Wanted) -> Vec<Value> {
         program
             .predicates
             .iter()
-            .map(|p| boolean(p.value(&row.fields))),
+            .map(|p| boolean(p.value(row.id, &row.fields))),
     );
     if program.by.is_ranking() {
         cells.push(
