@@ -253,6 +253,8 @@ impl Shell {
                         }
                     } else if self.run_text(&text).await? == Exit::ConnectionLost {
                         return Ok(Exit::ConnectionLost);
+                    } else if changes_names(line) {
+                        editor = editor.with_completer(self.completer().await);
                     }
                 }
                 Signal::CtrlD => return Ok(Exit::Good),
@@ -275,6 +277,8 @@ impl Shell {
             .with_validator(Box::new(WholeStatements))
             .with_hinter(Box::new(DefaultHinter::default()))
             .with_completer(self.completer().await)
+            .with_quick_completions(true)
+            .with_partial_completions(true)
             .with_menu(ReedlineMenu::EngineCompleter(Box::new(
                 ColumnarMenu::default().with_name("completion"),
             )))
@@ -332,6 +336,12 @@ fn written(outcome: io::Result<()>) -> Result<(), Failure> {
         )),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Whether there may be other names to complete after a statement.
+fn changes_names(statement: &str) -> bool {
+    let word = statement.split_whitespace().next().unwrap_or_default();
+    ["create", "drop"].contains(&word.to_ascii_lowercase().as_str())
 }
 
 fn show(took: Duration) -> String {

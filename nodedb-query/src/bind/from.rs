@@ -362,6 +362,12 @@ impl Binder<'_> {
             };
             return Ok((rel, named(table, columns, alias)?));
         }
+        if table == "stream" && alias.is_some() {
+            // `FROM STREAM s` where only a query can stand.
+            let failure = Failure::unsupported("a change stream within another statement")
+                .with_hint("SELECT … FROM STREAM name is a statement of its own");
+            return Err(self.at(failure, span));
+        }
         Err(self.at(self.no_table(name, &table), span))
     }
 
@@ -402,7 +408,13 @@ impl Binder<'_> {
             SqlState::UndefinedTable,
             format!("relation \"{shown}\" does not exist"),
         );
-        let collections = self.context.catalog.collections();
+        let catalog = &self.context.catalog;
+        if catalog.streams().iter().any(|stream| stream.name == name) {
+            return failure.with_hint(format!(
+                "the change stream of that name is read by SELECT … FROM STREAM {shown}"
+            ));
+        }
+        let collections = catalog.collections();
         match similar(name, collections.iter().map(|c| c.name.as_str())) {
             Some(near) => failure.with_hint(format!("Perhaps you meant \"{near}\".")),
             None => failure,

@@ -108,8 +108,19 @@ fn a_stream_shows_every_change_in_commit_order_and_again_after_a_restart() {
         assert!(times.is_sorted());
         let since = format!("SELECT * FROM STREAM s SINCE {} LIMIT 2", times[4]);
         assert_eq!(rows(&client, &since).await, all[4..6]);
-        let none = client.simple_query("SELECT * FROM STREAM nosuch").await;
-        assert_eq!(code(none), "42704");
+        for (sql, refused) in [
+            ("SELECT * FROM STREAM nosuch", "42704"),
+            ("SELECT nosuch FROM STREAM s", "42703"),
+            ("SELECT * FROM STREAM s WHERE op = 'insert'", "0A000"),
+            (
+                "SELECT count(*) FROM (SELECT * FROM STREAM s) AS t",
+                "0A000",
+            ),
+            ("EXPLAIN SELECT * FROM STREAM s", "0A000"),
+            ("SELECT * FROM s", "42P01"),
+        ] {
+            assert_eq!(code(client.simple_query(sql).await), refused, "{sql}");
+        }
         all
     });
     node.stop().expect("stops");
