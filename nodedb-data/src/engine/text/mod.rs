@@ -26,6 +26,7 @@ mod rows;
 mod run;
 mod source;
 mod stem;
+mod stems;
 mod survey;
 mod tail;
 mod terms;

@@ -4,12 +4,12 @@
 //! one behind another in the order of their surrogates. A run is built token by token and then
 //! document by document, each in ascending order.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::analyze::Analyzer;
 use super::document::Encoder;
 use super::rows::Rows;
+use super::stems::Stems;
 
 #[derive(Default)]
 pub(super) struct Run {
@@ -17,7 +17,7 @@ pub(super) struct Run {
     texts: String,
     text_ends: Vec<u32>,
     rows: Vec<Rows>,
-    stems: BTreeMap<Box<str>, Vec<u32>>,
+    stems: Stems,
     surrogates: Vec<u32>,
     document_ends: Vec<usize>,
     documents: Vec<u8>,
@@ -49,12 +49,7 @@ impl Run {
         self.texts.push_str(text);
         self.text_ends.push(self.texts.len() as u32);
         self.rows.push(rows);
-        match self.stems.get_mut(stem) {
-            Some(ids) => ids.push(id),
-            None => {
-                self.stems.insert(stem.into(), vec![id]);
-            }
-        }
+        self.stems.push(stem, id);
         id
     }
 
@@ -112,7 +107,7 @@ impl Run {
     }
 
     pub(super) fn of_stem(&self, stem: &str) -> &[u32] {
-        self.stems.get(stem).map_or(&[], Vec::as_slice)
+        self.stems.get(stem)
     }
 
     /// The first id whose text lies behind the bound.
@@ -175,7 +170,7 @@ impl Run {
         let mut dropped = 0;
         for _ in 0..max {
             let rows = self.rows.pop().is_some();
-            let stem = self.stems.pop_first().is_some();
+            let stem = self.stems.drop_one();
             dropped += usize::from(rows) + usize::from(stem);
         }
         dropped

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::analyze::Analyzer;
 use super::rows::Rows;
 use super::run::Room;
+use super::stems::Stems;
 
 /// Maps of the lookup. One grows by moving all it holds, so that must be little (P2).
 const LOOKUP_MAPS: usize = 64;
@@ -23,7 +24,7 @@ pub(super) struct Tail {
     tokens: Vec<Token>,
     /// Ids to give again.
     free: Vec<u32>,
-    stems: BTreeMap<Box<str>, Vec<u32>>,
+    stems: Stems,
     pub(super) documents: BTreeMap<u32, Box<[u8]>>,
     /// Heap bytes of `documents`.
     document_bytes: usize,
@@ -77,12 +78,7 @@ impl Tail {
         self.lookup.map(token).insert(text.clone(), id);
         self.sorted.insert(text, id);
         let stem = analyzer.stem(token);
-        match self.stems.get_mut(&*stem) {
-            Some(ids) => ids.push(id),
-            None => {
-                self.stems.insert(stem.into(), vec![id]);
-            }
-        }
+        self.stems.push(&stem, id);
         (id, true)
     }
 
@@ -118,12 +114,7 @@ impl Tail {
         self.sorted.remove(&text);
         self.free.push(id);
         let stem = analyzer.stem(&text);
-        if let Some(ids) = self.stems.get_mut(&*stem) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
-                self.stems.remove(&*stem);
-            }
-        }
+        self.stems.remove(&stem, id);
         true
     }
 
@@ -157,7 +148,7 @@ impl Tail {
     }
 
     pub(super) fn of_stem(&self, stem: &str) -> &[u32] {
-        self.stems.get(stem).map_or(&[], Vec::as_slice)
+        self.stems.get(stem)
     }
 
     /// The first token behind `from` in the order of the texts.
@@ -198,7 +189,7 @@ impl Tail {
         let mut dropped = 0;
         for _ in 0..max {
             let document = self.documents.pop_first().is_some();
-            let stem = self.stems.pop_first().is_some();
+            let stem = self.stems.drop_one();
             let token = self.sorted.pop_first();
             if let Some((text, _)) = &token {
                 self.lookup.map(text).remove(text);

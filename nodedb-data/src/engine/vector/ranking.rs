@@ -196,6 +196,12 @@ impl VectorRanking {
             return Some(index.shape.code_units(REFINED * 2));
         }
         let nearest = self.near.pop()?;
+        // The next one is mostly scored as well, and its vector is far away.
+        if let Some(next) = self.near.peek().filter(|next| next.is_close)
+            && let Some(place) = index.places.get(next.row)
+        {
+            prefetch(index.at(place).0);
+        }
         self.score(index, nearest.row, top);
         Some(index.shape.units())
     }
