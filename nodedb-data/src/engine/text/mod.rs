@@ -24,6 +24,7 @@ mod query;
 mod rank;
 mod rows;
 mod run;
+mod sorted;
 mod source;
 mod stem;
 mod stems;

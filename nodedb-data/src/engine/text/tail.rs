@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::analyze::Analyzer;
 use super::rows::Rows;
 use super::run::Room;
+use super::sorted::{Head, Place, Sorted};
 use super::stems::Stems;
 
 /// Maps of the lookup. One grows by moving all it holds, so that must be little (P2).
@@ -20,7 +21,7 @@ const LOOKUP_MAPS: usize = 64;
 #[derive(Default)]
 pub(super) struct Tail {
     lookup: Lookup,
-    sorted: BTreeMap<Rc<str>, u32>,
+    sorted: BTreeMap<Sorted<Rc<str>>, u32>,
     tokens: Vec<Token>,
     /// Ids to give again.
     free: Vec<u32>,
@@ -54,6 +55,11 @@ impl Lookup {
     }
 }
 
+/// For look-ups in the sorted map.
+fn place<'a>(head: &'a Head<'_>) -> &'a dyn Place {
+    head
+}
+
 impl Tail {
     /// The id of a token; true when the tail did not have it.
     pub(super) fn intern(&mut self, token: &str, analyzer: &Analyzer) -> (u32, bool) {
@@ -76,7 +82,7 @@ impl Tail {
             }
         };
         self.lookup.map(token).insert(text.clone(), id);
-        self.sorted.insert(text, id);
+        self.sorted.insert(Sorted::new(text), id);
         let stem = analyzer.stem(token);
         self.stems.push(&stem, id);
         (id, true)
@@ -111,7 +117,7 @@ impl Tail {
         }
         let text = std::mem::take(token).text;
         self.lookup.map(&text).remove(&text);
-        self.sorted.remove(&text);
+        self.sorted.remove(place(&Head::new(&text)));
         self.free.push(id);
         let stem = analyzer.stem(&text);
         self.stems.remove(&stem, id);
@@ -153,8 +159,10 @@ impl Tail {
 
     /// The first token behind `from` in the order of the texts.
     pub(super) fn next_token(&self, from: Bound<&str>) -> Option<(&str, u32)> {
-        let mut range = self.sorted.range::<str, _>((from, Bound::Unbounded));
-        range.next().map(|(text, id)| (&**text, *id))
+        let from = from.map(Head::new);
+        let from = from.as_ref().map(place);
+        let mut range = self.sorted.range::<dyn Place, _>((from, Bound::Unbounded));
+        range.next().map(|(text, id)| (text.text(), *id))
     }
 
     pub(super) fn document(&self, surrogate: u32) -> Option<&[u8]> {
@@ -192,7 +200,7 @@ impl Tail {
             let stem = self.stems.drop_one();
             let token = self.sorted.pop_first();
             if let Some((text, _)) = &token {
-                self.lookup.map(text).remove(text);
+                self.lookup.map(text.text()).remove(text.text());
             }
             let entry = self.tokens.pop().is_some();
             dropped += usize::from(document)
