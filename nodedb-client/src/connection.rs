@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nodedb_types::wire::{self, HEADER_BYTES, Header, Hello, Kind, Request};
-use nodedb_types::{Failure, Result, SqlState};
+use nodedb_types::wire::{self, HEADER_BYTES, Header, Hello, Kind, Request, Writer};
+use nodedb_types::{Failure, Result, SqlState, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +21,9 @@ const DEFAULT_PORT: u16 = 6433;
 const PIECES_MAX: usize = 16;
 /// Frames that wait to be written.
 const OUTBOX_MAX: usize = 64;
+
+/// Bytes of a frame that are written at a time: kernels give the processor to nobody else meanwhile.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// A frame of an answer.
 pub(crate) struct Piece {
@@ -143,8 +146,17 @@ impl Connection {
     }
 
     pub(crate) async fn send(&self, request: &Request) -> Result<Rows> {
+        self.send_written(|w| request.write(w)).await
+    }
+
+    pub(crate) async fn send_sql(&self, text: &str, params: &[Value]) -> Result<Rows> {
+        self.send_written(|w| Request::write_sql(w, text, params))
+            .await
+    }
+
+    async fn send_written(&self, write: impl FnOnce(&mut Writer)) -> Result<Rows> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let frame = wire::frame(number, Kind::Request, &request.encode())?;
+        let frame = wire::frame_of(number, Kind::Request, write)?;
         let (tx, pieces) = mpsc::channel(PIECES_MAX);
         lock(&self.shared.waiting).insert(number, tx);
         // Whoever sees the end of the connection first also empties the table, in either order.
@@ -247,9 +259,11 @@ async fn read_answers(mut read: BufReader<OwnedReadHalf>, shared: Arc<Shared>) {
 
 async fn write_frames(mut write: OwnedWriteHalf, mut frames: mpsc::Receiver<Vec<u8>>) {
     while let Some(frame) = frames.recv().await {
-        if write.write_all(&frame).await.is_err() {
-            // The reading task sees the same end and tells everybody.
-            return;
+        for piece in frame.chunks(WRITE_BYTES) {
+            if write.write_all(piece).await.is_err() {
+                // The reading task sees the same end and tells everybody.
+                return;
+            }
         }
     }
     let _ = write.shutdown().await;

@@ -67,11 +67,7 @@ impl Client {
 
     /// Runs one statement and streams its rows.
     pub async fn sql(&self, text: &str, params: &[Value]) -> Result<Rows> {
-        let request = Request::Sql {
-            text: text.to_owned(),
-            params: params.to_vec(),
-        };
-        self.connection.send(&request).await
+        self.connection.send_sql(text, params).await
     }
 
     /// Runs one statement to its end; gives the number of rows it returned or changed.

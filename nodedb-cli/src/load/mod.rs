@@ -57,6 +57,8 @@ pub struct Loader<'a> {
     pending_rows: usize,
     pending_bytes: usize,
     under_way: Option<Batch>,
+    /// The last one, for so many rows.
+    statement: (usize, Arc<str>),
     committed: u64,
     progress: Arc<Progress>,
     bar: ProgressBar,
@@ -121,6 +123,7 @@ impl<'a> Loader<'a> {
             pending_rows: 0,
             pending_bytes: 0,
             under_way: None,
+            statement: (0, "".into()),
             committed: 0,
             progress: progress.clone(),
             bar,
@@ -168,7 +171,11 @@ impl<'a> Loader<'a> {
         let values = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;
         if rows > 0 {
-            let sql = insert(&self.collection, &self.columns, &self.chosen, rows);
+            if self.statement.0 != rows {
+                let sql = insert(&self.collection, &self.columns, &self.chosen, rows);
+                self.statement = (rows, sql.into());
+            }
+            let sql = self.statement.1.clone();
             let (client, progress) = (self.client.clone(), self.progress.clone());
             let answer = tokio::spawn(async move {
                 let done = client.execute(&sql, &values).await;

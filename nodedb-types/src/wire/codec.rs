@@ -10,7 +10,7 @@ use crate::{Failure, Result, SqlState, Value};
 
 /// Appends fields.
 #[derive(Default)]
-pub struct Writer(Vec<u8>);
+pub struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
     pub fn new() -> Writer {
@@ -91,8 +91,13 @@ impl Writer {
             Value::Vector(v) => {
                 self.u8(16);
                 self.u32(v.len() as u32 * 4);
-                v.iter()
-                    .for_each(|x| self.0.extend_from_slice(&x.to_le_bytes()));
+                let from = self.0.len();
+                self.0.resize(from + v.len() * 4, 0);
+                let (cells, _) = self.0[from..].as_chunks_mut::<4>();
+                cells
+                    .iter_mut()
+                    .zip(v)
+                    .for_each(|(c, x)| *c = x.to_le_bytes());
             }
             Value::Geometry(v) => self.tagged_bytes(17, v),
             Value::Geography(v) => self.tagged_bytes(18, v),

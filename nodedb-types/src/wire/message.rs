@@ -254,12 +254,20 @@ impl SetQuery {
 impl Request {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
+        self.write(&mut w);
+        w.finish()
+    }
+
+    /// The same as [`Request::Sql`] with copies of the values.
+    pub fn write_sql(w: &mut Writer, text: &str, params: &[Value]) {
+        w.u8(0);
+        w.text(text);
+        w.list(params, Writer::value);
+    }
+
+    pub fn write(&self, w: &mut Writer) {
         match self {
-            Request::Sql { text, params } => {
-                w.u8(0);
-                w.text(text);
-                w.list(params, Writer::value);
-            }
+            Request::Sql { text, params } => Request::write_sql(w, text, params),
             Request::Get {
                 collection,
                 keys,
@@ -287,11 +295,10 @@ impl Request {
             }
             Request::Query(query) => {
                 w.u8(4);
-                query.write(&mut w);
+                query.write(w);
             }
             Request::Ping => w.u8(5),
         }
-        w.finish()
     }
 
     /// Fails with 08P01, or with the SQLSTATE of a value that is out of range.

@@ -121,18 +121,32 @@ fn checksum(request: u32, kind: Kind, payload: &[u8]) -> u32 {
 
 /// A whole frame, ready to be sent. Fails with 54000 when the payload is too long.
 pub fn frame(request: u32, kind: Kind, payload: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    out.extend_from_slice(payload);
+    seal(request, kind, out)
+}
+
+/// A whole frame whose payload is written in its place.
+pub fn frame_of(request: u32, kind: Kind, write: impl FnOnce(&mut Writer)) -> Result<Vec<u8>> {
+    let mut writer = Writer(vec![0; HEADER_BYTES]);
+    write(&mut writer);
+    seal(request, kind, writer.finish())
+}
+
+/// Fills in the header, for which there is room before the payload.
+fn seal(request: u32, kind: Kind, mut out: Vec<u8>) -> Result<Vec<u8>> {
+    let (header, payload) = out.split_at_mut(HEADER_BYTES);
     if payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Failure::new(
             SqlState::ProgramLimitExceeded,
             format!("a message may have at most {PAYLOAD_BYTES_MAX} bytes"),
         ));
     }
-    let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    out.extend_from_slice(&checksum(request, kind, payload).to_le_bytes());
-    out.extend_from_slice(&request.to_le_bytes());
-    out.extend_from_slice(&[kind as u8, 0, 0, 0]);
-    out.extend_from_slice(payload);
+    header[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[4..8].copy_from_slice(&checksum(request, kind, payload).to_le_bytes());
+    header[8..12].copy_from_slice(&request.to_le_bytes());
+    header[12] = kind as u8;
     Ok(out)
 }
 
