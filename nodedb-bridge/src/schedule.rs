@@ -5,28 +5,42 @@
 //! waits for: it is [`steady`] and asks for long slices, so that whoever is woken beside it, a worker
 //! or a client of the machine, interrupts it. Their shares of the processors stay what they are.
 //!
-//! A thread that computes for long on behalf of a few ([`give_way`]) has long slices too, a lower
-//! priority, and never interrupts another. Once it runs, though, it keeps its processor until the
-//! next tick, four milliseconds where there are 250 of them a second, from those who were ready
-//! before; so such computations [`breathe`] between their pieces.
+//! A thread that computes for long on behalf of a few ([`give_way`]) has the longest slices, so that
+//! cores interrupt it as well, a lower priority, and never interrupts another. Two things remain.
+//! Once it runs, it keeps its processor until the next tick, four milliseconds where there are 250
+//! of them a second, from those who were ready before; so such computations [`breathe`] between
+//! their pieces. And nobody interrupts a thread that had less than its share of late: in a closed
+//! loop of a client, a worker and a core, which take what they can get, that is whoever waited
+//! beside them. What prepares bulk loads therefore has a small share only ([`stand_back`]).
 //!
 //! Where the system knows no such thing or refuses it, threads run as they did: these are hints, and
 //! nothing is reported.
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 /// Time slice of a prompt thread, nanoseconds: the least that Linux takes (EEVDF, from 6.12 on).
 const PROMPT_SLICE_NS: u64 = 100_000;
 /// Time slice of a steady thread, nanoseconds: above those that threads have by default, 0.7 to 2.8
 /// milliseconds by the number of processors, for only a shorter slice interrupts at once.
 const STEADY_SLICE_NS: u64 = 6_000_000;
+/// Time slice of a thread that gives way, nanoseconds: above that of a steady one, which interrupts
+/// it therefore. It is the most that Linux takes.
+const WAY_SLICE_NS: u64 = 100_000_000;
+/// A breath: how long a thread that gives way computes before it offers its processor. Two of them
+/// on one processor would otherwise do little but change places.
+const BREATH: Duration = Duration::from_micros(20);
 /// By how much the priority of a thread that gives way is lower: a ninth of the weight.
 const WAY_NICE: i32 = 10;
+/// By how much it is for one that stands back: a twenty-eighth. With the lowest there is, an import
+/// hardly moves where others compute on every processor.
+const BACK_NICE: i32 = 15;
 /// The highest of Linux' nice values.
 const NICE_MAX: i32 = 19;
 
 thread_local! {
-    static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
+    /// When it last breathed, if it gives way.
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The calling thread runs soon after it is woken.
@@ -41,19 +55,30 @@ pub fn steady() {
 
 /// The calling thread, and those that it starts, leave the processors to others.
 pub fn give_way() {
-    GIVES_WAY.set(true);
+    lower(WAY_NICE);
+}
+
+/// As [`give_way`], and more so: for what prepares bulk loads.
+pub fn stand_back() {
+    lower(BACK_NICE);
+}
+
+fn lower(nice: i32) {
+    SINCE.set(Some(Instant::now()));
     change(|attributes| {
         attributes.sched_policy = libc::SCHED_BATCH as u32;
-        attributes.sched_nice = (attributes.sched_nice + WAY_NICE).min(NICE_MAX);
-        attributes.sched_runtime = STEADY_SLICE_NS;
+        attributes.sched_nice = (attributes.sched_nice + nice).min(NICE_MAX);
+        attributes.sched_runtime = WAY_SLICE_NS;
     });
 }
 
-/// Lets whoever waits for this processor have it, if the calling thread gives way; called about every
-/// ten microseconds of a long computation. On other threads it costs nothing.
+/// Lets whoever waits for this processor have it, if the calling thread gives way and had it for a
+/// breath; called about every ten microseconds of a long computation. On other threads it costs
+/// nothing.
 pub fn breathe() {
-    if GIVES_WAY.get() {
+    if SINCE.get().is_some_and(|since| since.elapsed() >= BREATH) {
         std::thread::yield_now();
+        SINCE.set(Some(Instant::now()));
     }
 }
 
@@ -100,7 +125,7 @@ mod tests {
             prompt();
             steady();
             assert_eq!(nice(), before, "a share stays what it is");
-            give_way();
+            stand_back();
             nice()
         });
         let lowered = other.join().expect("no panic");

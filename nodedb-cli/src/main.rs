@@ -151,7 +151,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<Exit> {
     if let Some(Command::Import(Import { url: Some(_), .. })) = &cli.command {
         // The server often shares the machine and has other clients to answer.
-        schedule::give_way();
+        schedule::stand_back();
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

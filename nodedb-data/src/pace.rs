@@ -1,17 +1,21 @@
 //! Work units: how long work is cut into pieces that fit a turn (law P2).
 //!
 //! A core refills its [`Budget`] once a turn. Whoever works spends units from it, about 100 ns of
-//! CPU time each, and stops when nothing is left; the rest is done in later turns. An indivisible
+//! CPU time each, and stops when nothing is left; the rest is done in later turns. A turn in which
+//! a request has arrived ends early: the request is looked at when the next one begins. An indivisible
 //! piece may overdraw what is left, by [`OVERDRAFT_MAX`] at the most. Because the units are counted
 //! and not measured, a turn that is too long fails in simulation too.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// What a turn may spend: 150 microseconds at 100 ns a unit. A request that arrives waits for the
-/// end of the turn; what is done once a turn takes a hundredth of one of this length.
+/// What a turn may spend: 150 microseconds at 100 ns a unit. What is done once a turn takes a
+/// hundredth of one of this length.
 pub const UNITS_PER_TURN: u32 = 1_500;
+/// Units spent between two looks for what should not wait for the end of the turn.
+pub const LOOK_UNITS: u32 = 250;
 /// What the last piece of a turn may take beyond that, so that no turn is above a millisecond.
 pub const OVERDRAFT_MAX: u32 = 8_500;
 
@@ -26,11 +30,27 @@ pub const EXPRESSION_CALL: u32 = 20;
 /// One row of an expression's batch: reading, copying and evaluating it.
 pub const EXPRESSION_ROW: u32 = 6;
 
+/// Tells whether something has arrived that should not wait for the end of the turn.
+type Arrivals = Box<dyn Fn() -> bool>;
+
 /// The units that are left in this turn of a core, shared by its tasks.
-#[derive(Debug)]
 pub struct Budget {
     left: Cell<u32>,
     overdrawn: Cell<u32>,
+    /// Left when the turn ended early.
+    given_up: Cell<u32>,
+    /// With no more than so many units left it is time to look for arrivals again.
+    look_at: Cell<u32>,
+    arrivals: Option<Arrivals>,
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("left", &self.left)
+            .field("overdrawn", &self.overdrawn)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Budget {
@@ -38,6 +58,17 @@ impl Budget {
         Budget {
             left: Cell::new(units),
             overdrawn: Cell::new(0),
+            given_up: Cell::new(0),
+            look_at: Cell::new(0),
+            arrivals: None,
+        }
+    }
+
+    /// A budget whose turns end early, though not before [`LOOK_UNITS`] are spent, when `arrivals`.
+    pub fn cut_short_by(units: u32, arrivals: impl Fn() -> bool + 'static) -> Budget {
+        Budget {
+            arrivals: Some(Box::new(arrivals)),
+            ..Budget::new(units)
         }
     }
 
@@ -45,16 +76,39 @@ impl Budget {
     pub fn refill(&self, units: u32) {
         self.left.set(units);
         self.overdrawn.set(0);
+        self.given_up.set(0);
+        self.look_at.set(units.saturating_sub(LOOK_UNITS));
     }
 
     /// Takes `units`; true when some are left, so the work may go on.
     pub fn spend(&self, units: u32) -> bool {
         let left = self.left.get();
-        if units > left {
-            self.overdrawn.set(self.overdrawn.get() + (units - left));
+        if units >= left {
+            self.left.set(0);
+            self.overdraw(units - left);
+            return false;
         }
-        self.left.set(left.saturating_sub(units));
-        left > units
+        self.left.set(left - units);
+        left - units > self.look_at.get() || !self.is_cut_short()
+    }
+
+    fn overdraw(&self, units: u32) {
+        let covered = units.min(self.given_up.get());
+        self.given_up.set(self.given_up.get() - covered);
+        self.overdrawn.set(self.overdrawn.get() + units - covered);
+    }
+
+    /// Ends the turn when something has arrived.
+    #[cold]
+    fn is_cut_short(&self) -> bool {
+        let left = self.left.get();
+        self.look_at.set(left.saturating_sub(LOOK_UNITS));
+        let cut = self.arrivals.as_ref().is_some_and(|arrived| arrived());
+        if cut {
+            self.given_up.set(left);
+            self.left.set(0);
+        }
+        cut
     }
 
     pub fn left(&self) -> u32 {
@@ -136,6 +190,36 @@ mod tests {
         assert_eq!(budget.overdrawn(), 5);
         budget.refill(3);
         assert_eq!((budget.left(), budget.overdrawn()), (3, 0));
+    }
+
+    #[test]
+    fn an_arrival_ends_the_turn() {
+        let arrived = std::rc::Rc::new(Cell::new(false));
+        let budget = Budget::cut_short_by(0, {
+            let arrived = arrived.clone();
+            move || arrived.get()
+        });
+        let units = 3 * LOOK_UNITS;
+        budget.refill(units);
+        arrived.set(true);
+        assert!(budget.spend(LOOK_UNITS - 1), "a turn does some work");
+        assert!(!budget.spend(1));
+        assert!(budget.is_spent());
+        // A last piece may take what the turn would have had, and no more.
+        assert!(!budget.spend(2 * LOOK_UNITS));
+        assert_eq!(budget.overdrawn(), 0);
+        budget.spend(7);
+        assert_eq!(budget.overdrawn(), 7);
+        budget.refill(units);
+        arrived.set(false);
+        assert!(budget.spend(LOOK_UNITS));
+        arrived.set(true);
+        assert!(
+            budget.spend(1),
+            "it looks again when as much is spent again"
+        );
+        assert!(!budget.spend(LOOK_UNITS));
+        assert_eq!(budget.overdrawn(), 0);
     }
 
     #[test]

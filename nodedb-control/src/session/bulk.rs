@@ -2,7 +2,7 @@
 //!
 //! Decoding, placing and encoding the rows of a large statement takes milliseconds, and all that
 //! time nobody else on that worker is answered. Such work goes to threads of the relational executor,
-//! which have a lower priority; the session awaits it. Without those threads (in a simulation) it is
+//! which have a low priority; the session awaits it. Without those threads (in a simulation) it is
 //! done where it stands.
 
 use nodedb_types::{Result, Value};

@@ -87,11 +87,14 @@ pub struct Shared {
     pub covered: Covered,
 }
 
+/// The ring of each worker.
+type Requests = Rc<RefCell<Vec<rtrb::Consumer<Request>>>>;
+
 /// One core.
 pub struct Core {
     state: Rc<State>,
     executor: Executor,
-    requests: Vec<rtrb::Consumer<Request>>,
+    requests: Requests,
     /// The worker whose ring is looked at first.
     first_worker: usize,
     wake: Arc<Wake>,
@@ -113,7 +116,11 @@ impl Core {
         cpu_clock: Box<dyn Fn() -> u64>,
     ) -> Core {
         let executor = Executor::default();
-        let budget = Rc::new(Budget::new(UNITS_PER_TURN));
+        let requests: Requests = Rc::new(RefCell::new(ends.requests));
+        let waiting = requests.clone();
+        let budget = Rc::new(Budget::cut_short_by(UNITS_PER_TURN, move || {
+            waiting.borrow().iter().any(|ring| !ring.is_empty())
+        }));
         let spawner = executor.spawner();
         let residency = Residency::new(
             config.leaf_bytes_max,
@@ -165,7 +172,7 @@ impl Core {
         state.spawner.spawn(recover::recover(state.clone()));
         Core {
             executor,
-            requests: ends.requests,
+            requests,
             first_worker: 0,
             wake: ends.wake,
             turns: Rc::default(),
@@ -288,7 +295,7 @@ impl Core {
     /// after `Wake::prepare_sleep`.
     pub fn has_news(&self) -> bool {
         let takes = self.accepting && self.is_recovered() && self.executor.has_room();
-        (takes && self.requests.iter().any(|ring| !ring.is_empty()))
+        (takes && self.requests.borrow().iter().any(|ring| !ring.is_empty()))
             || self.state.waiters.look_at_all()
             || self.executor.has_ready()
             || self.state.emitter.can_settle()
@@ -323,7 +330,7 @@ impl Core {
         if !self.accepting || !self.is_recovered() {
             return false;
         }
-        let workers = self.requests.len();
+        let workers = self.requests.borrow().len();
         let mut taken = 0;
         let mut empty = 0;
         let mut worker = self.first_worker;
@@ -332,7 +339,8 @@ impl Core {
             && !self.state.budget.is_spent()
             && self.executor.has_room()
         {
-            match self.requests[worker].pop() {
+            let request = self.requests.borrow_mut()[worker].pop();
+            match request {
                 Ok(request) => {
                     taken += 1;
                     empty = 0;

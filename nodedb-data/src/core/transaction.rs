@@ -454,9 +454,12 @@ impl State {
                 let taken = fitting(rest, prepare.participants.len());
                 let (now, later) = rest.split_at(taken);
                 rest = later;
-                let mut payload = Vec::new();
+                let bytes = now.iter().map(RowEffect::encoded_bytes).sum::<usize>();
+                let overhead = 6 + 2 * prepare.participants.len();
+                let mut payload = Vec::with_capacity(overhead + bytes);
                 put_participants(&mut payload, &prepare.participants);
                 effect::encode(now, &mut payload);
+                self.spend((bytes / COPY_BYTES_PER_UNIT) as u32 + 1).await;
                 let mut draft = Draft {
                     txn: transaction.id,
                     actor: transaction.actor,

@@ -5,7 +5,7 @@
 //! compute for long inside one poll delay other queries of that thread, never a core or a session.
 //! Results go back through a small channel; dropping its reading end ends the query, and with it the
 //! leaves' streams. What a session would compute for too long at a stretch runs beside them, on as
-//! many threads of the same priority, so that no operator delays it ([`Executor::compute`]).
+//! many threads of a lower priority still, so that no operator delays it ([`Executor::compute`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -103,12 +103,14 @@ impl Executor {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build()?;
-            start(format!("query-{number}"), move || {
+            start(format!("query-{number}"), schedule::give_way, move || {
                 runtime.block_on(serve(queue, spill));
             })?;
             queries.push(Worker::of(jobs));
             let (jobs, queue) = mpsc::channel(COMPUTATIONS_PER_THREAD_MAX);
-            start(format!("bulk-{number}"), || compute(queue))?;
+            start(format!("bulk-{number}"), schedule::stand_back, || {
+                compute(queue);
+            })?;
             computations.push(Worker::of(jobs));
         }
         Ok(Executor {
@@ -170,10 +172,14 @@ fn least_busy<T>(workers: &[Worker<T>]) -> Result<&Worker<T>> {
         .ok_or_else(|| Failure::internal("an executor without threads"))
 }
 
-fn start(name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+fn start(
+    name: String,
+    priority: fn(),
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<()> {
     let thread = std::thread::Builder::new().name(name);
     thread.stack_size(STACK_BYTES).spawn(move || {
-        schedule::give_way();
+        priority();
         body();
     })?;
     Ok(())

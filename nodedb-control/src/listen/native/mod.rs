@@ -31,6 +31,11 @@ const USER: &str = "native";
 /// Requests read ahead of the one that runs.
 const AHEAD_MAX: usize = 64;
 
+/// Bytes of a request that are read at a stretch.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes of memory that a request has before anything of it has arrived.
+const AT_ONCE_BYTES: usize = 512 << 10;
+
 /// Serves one client until it goes or breaks the protocol.
 pub async fn serve(stream: TcpStream, worker: Rc<Worker>) {
     // Small answers must not wait for one another.
@@ -344,14 +349,20 @@ async fn read_frame(read: &mut BufReader<OwnedReadHalf>) -> Result<(Header, Vec<
     read.read_exact(&mut head).await?;
     let header = Header::decode(&head).map_err(End::Broken)?;
     let mut payload = Vec::new();
-    // Grows with what arrives, not with what was announced.
-    if read
-        .take(header.length as u64)
-        .read_to_end(&mut payload)
-        .await?
-        < header.length
-    {
-        return Err(End::Gone);
+    while payload.len() < header.length {
+        let left = header.length - payload.len();
+        // Grows with what arrives, not with what was announced.
+        if payload.len() == payload.capacity() {
+            payload.reserve_exact(left.min(payload.len().max(AT_ONCE_BYTES)));
+        }
+        let mut piece = (&mut *read).take(left.min(READ_BYTES) as u64);
+        if piece.read_buf(&mut payload).await? == 0 {
+            return Err(End::Gone);
+        }
+        if payload.len() < header.length {
+            // A client that sends much leaves the worker to others between two pieces.
+            tokio::task::yield_now().await;
+        }
     }
     Ok((header, payload))
 }
