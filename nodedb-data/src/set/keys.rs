@@ -35,7 +35,7 @@ pub(super) struct Keys {
     ranges: Vec<Range>,
     /// Rows in them at the most, as far as their values tell.
     rows_max: u64,
-    /// Entries asked for at a time: one more than a range can have, to meet its end.
+    /// Entries asked for at a time: one more than a range can have, to meet what lies behind it.
     piece: usize,
     /// The range that is walked.
     at: usize,
@@ -239,7 +239,8 @@ impl Keys {
             };
             entries.clear();
             ready!(rows.poll_keys(&mut self.cursor, self.piece, &mut entries, turn))?;
-            let mut over = entries.len() < self.piece;
+            // A piece may be shorter than what was asked for; none is the end.
+            let mut over = entries.is_empty();
             for (key, row) in &entries {
                 if range.is_below(key) {
                     over = true;
