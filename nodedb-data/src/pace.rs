@@ -64,7 +64,7 @@ impl Budget {
         }
     }
 
-    /// A budget whose turns end early, though not before [`LOOK_UNITS`] are spent, when `arrivals`.
+    /// A budget whose turns may end early when `arrivals`: see [`Budget::look_for_arrivals`].
     pub fn cut_short_by(units: u32, arrivals: impl Fn() -> bool + 'static) -> Budget {
         Budget {
             arrivals: Some(Box::new(arrivals)),
@@ -72,12 +72,18 @@ impl Budget {
         }
     }
 
-    /// Begins a turn with `units` to spend.
+    /// Begins a turn with `units` to spend; nothing cuts it short yet.
     pub fn refill(&self, units: u32) {
         self.left.set(units);
         self.overdrawn.set(0);
         self.given_up.set(0);
-        self.look_at.set(units.saturating_sub(LOOK_UNITS));
+        self.look_at.set(0);
+    }
+
+    /// From here on the turn may end when something has arrived, though not before [`LOOK_UNITS`]
+    /// more are spent: whoever spends them gets on in every turn, whatever arrives.
+    pub fn look_for_arrivals(&self) {
+        self.look_at.set(self.left.get().saturating_sub(LOOK_UNITS));
     }
 
     /// Takes `units`; true when some are left, so the work may go on.
@@ -200,8 +206,10 @@ mod tests {
             move || arrived.get()
         });
         let units = 3 * LOOK_UNITS;
-        budget.refill(units);
+        budget.refill(units + 5);
         arrived.set(true);
+        assert!(budget.spend(5), "nobody looks yet");
+        budget.look_for_arrivals();
         assert!(budget.spend(LOOK_UNITS - 1), "a turn does some work");
         assert!(!budget.spend(1));
         assert!(budget.is_spent());
@@ -211,6 +219,7 @@ mod tests {
         budget.spend(7);
         assert_eq!(budget.overdrawn(), 7);
         budget.refill(units);
+        budget.look_for_arrivals();
         arrived.set(false);
         assert!(budget.spend(LOOK_UNITS));
         arrived.set(true);

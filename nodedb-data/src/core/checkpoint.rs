@@ -130,7 +130,8 @@ impl State {
     /// Asks for the last round of this run, if there is anything to be covered by it.
     pub fn checkpoint_at_stop(&self) {
         let changed = self.checkpoint.replay_units.get() > 0;
-        if changed && self.covered.all_recovered() {
+        // Where the log could not be begun for want of space, nobody makes checkpoints.
+        if changed && self.covered.all_recovered() && self.wal().has_begun() {
             self.want_checkpoint();
         }
     }

@@ -207,8 +207,10 @@ impl Executor {
     /// the budget is spent; calls `between` after each round. True when it did anything.
     pub fn run(&mut self, budget: &Budget, mut between: impl FnMut()) -> bool {
         self.start_spawned();
-        if self.queue.is_empty() {
-            self.woken.later.take(&mut self.queue);
+        let is_behind = !self.queue.is_empty();
+        // Behind what the last turn left, but before what others woke since: it has waited longest.
+        self.woken.later.take(&mut self.queue);
+        if !is_behind {
             self.woken.now.take(&mut self.queue);
         }
         let mut ran = false;
@@ -446,6 +448,36 @@ mod tests {
         assert_eq!(done.get(), 3);
         assert_eq!(executor.tasks(), 0);
         assert!(!executor.has_ready());
+    }
+
+    #[test]
+    fn whoever_waits_for_the_next_turn_has_it_however_many_are_woken() {
+        let (mut executor, budget) = (Executor::default(), Rc::new(Budget::new(10)));
+        // Two that wake each other and spend a turn each time.
+        let bells: [Rc<Signal>; 2] = Default::default();
+        budget.refill(10);
+        for at in 0..2 {
+            let (budget, bells) = (budget.clone(), bells.clone());
+            executor.start(Box::pin(async move {
+                loop {
+                    let rung = bells[at].wait();
+                    bells[1 - at].notify();
+                    rung.await;
+                    budget.spend(10);
+                }
+            }));
+        }
+        let done = Rc::new(Cell::new(false));
+        executor.start(Box::pin({
+            let done = done.clone();
+            async move {
+                next_turn().await;
+                next_turn().await;
+                done.set(true);
+            }
+        }));
+        turns(&mut executor, &budget, 8);
+        assert!(done.get());
     }
 
     #[test]

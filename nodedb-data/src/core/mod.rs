@@ -255,6 +255,10 @@ impl Core {
             // What was answered at once does not wait for the rest of the turn.
             self.ring_doorbells();
         }
+        // Looked for only now, and only if it could be taken: however much arrives, the tasks get on.
+        if self.takes_requests() {
+            state.budget.look_for_arrivals();
+        }
         // What the tasks submit is on its way before others run.
         worked |= self.executor.run(&state.budget, || {
             if io.in_flight() > 0 {
@@ -294,8 +298,7 @@ impl Core {
     /// Whether something arrived since the last step that the core would sleep over: looked at
     /// after `Wake::prepare_sleep`.
     pub fn has_news(&self) -> bool {
-        let takes = self.accepting && self.is_recovered() && self.executor.has_room();
-        (takes && self.requests.borrow().iter().any(|ring| !ring.is_empty()))
+        (self.takes_requests() && self.requests.borrow().iter().any(|ring| !ring.is_empty()))
             || self.state.waiters.look_at_all()
             || self.executor.has_ready()
             || self.state.emitter.can_settle()
@@ -326,8 +329,12 @@ impl Core {
         }
     }
 
+    fn takes_requests(&self) -> bool {
+        self.accepting && self.is_recovered() && self.executor.has_room()
+    }
+
     fn take_requests(&mut self) -> bool {
-        if !self.accepting || !self.is_recovered() {
+        if !self.takes_requests() {
             return false;
         }
         let workers = self.requests.borrow().len();
