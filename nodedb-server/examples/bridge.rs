@@ -1,10 +1,12 @@
-//! Measures the bridge: `cargo run --release --workspace --example bridge [SECONDS] [OUTSTANDING]`.
+//! Measures the bridge: `cargo run --release -p nodedb-server --example bridge [SECONDS]
+//! [OUTSTANDING]`.
 //!
-//! A node's real parts, one core and one control worker, and the allocator of `ndb`: each task of the
-//! worker sends the read of a row by its key through the dispatcher, as a session does for a point
-//! select, awaits the answer, and sends the next. There is no such key, and nothing of SQL is in the
-//! way, so what is measured is the request ring, the core's turn, the reply stream and the doorbell. It runs twice: both sides parking when they have nothing to do, and both spinning a
-//! little first, which is what a server does where each thread can have a processor of its own.
+//! A node's real parts, one core and one control worker, and the allocator of `ndb`: each task of
+//! the worker sends the read of a row by its key through the dispatcher, as a session does for a
+//! point select, awaits the answer, and sends the next. There is no such key, and nothing of SQL
+//! is in the way, so what is measured is the request ring, the core's turn, the reply stream and
+//! the doorbell. It runs twice: both sides parking when they have nothing to do, and both spinning
+//! a little first, which is what a server does where each thread can have a processor of its own.
 //!
 //! Per run it prints requests a second, the median and the 99th percentile of the round trip, and
 //! the processor time per request.
