@@ -166,7 +166,11 @@ fn run(
         loop {
             tokio::select! {
                 job = jobs.recv() => {
-                    let Some(job) = job else { return };
+                    let Some(job) = job else {
+                        // The listeners have closed; the sessions are still to be told.
+                        (&mut stopping).await;
+                        return;
+                    };
                     let (work, busy) = (job(worker.clone()), Busy(load.clone()));
                     worker.runtime.spawn(Box::pin(async move {
                         let _busy = busy;
