@@ -16,8 +16,6 @@ const CREATE: &str = "CREATE INDEX v_s ON v USING fulltext (s) WITH (analyzer = 
 const FIND: &str = "SELECT id FROM v WHERE text_match(v, 'memory w9')";
 /// How long the server may take to do what it is asked to, before the test gives up on it.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at what has no event to wait for.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 async fn rows(client: &Client, sql: &str) -> Vec<Vec<String>> {
     let messages = client.simple_query(sql).await.expect("an answer");
@@ -54,8 +52,6 @@ async fn until(client: &Client, number: usize, state: &str) -> String {
             if now == state && begun {
                 return error;
             }
-            // reason: the list of jobs has no event to wait for.
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
     tokio::time::timeout(WAIT_MAX, look).await.expect("in time")
@@ -104,10 +100,8 @@ async fn nothing_is_left(server: &Server, client: &Client, bytes: u64) {
         "{failure:?}"
     );
     let freed = async {
-        while index_bytes(server).await > bytes {
-            // reason: memory is freed behind the answer, by a task that tells nobody.
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        // Memory is freed behind the answer, by a task that tells nobody.
+        while index_bytes(server).await > bytes {}
     };
     tokio::time::timeout(WAIT_MAX, freed)
         .await
