@@ -13,18 +13,22 @@ use nodedb_bridge::port::{EventLog, LogPage, LogQuery, OpenEventLog};
 use nodedb_types::limits::{STREAM_LOG_BYTES_PER_SECOND, STREAM_LOG_READERS_MAX};
 use nodedb_types::{Failure, Result, SqlState};
 
-type Answer = oneshot::Sender<Result<LogPage>>;
-/// Every reader has at most one page asked for.
+use crate::plane::Turn;
+
+type Answer = oneshot::Sender<Result<(LogPage, Turn)>>;
+type Job = (LogQuery, Turn, Answer);
+/// Every turn has at most one page asked for: it goes with the question and returns with the page,
+/// so a reader that goes away meanwhile leaves none before its place in the queue is free.
 const QUEUE: usize = STREAM_LOG_READERS_MAX;
 
 /// The readers' way to whoever reads the log for them.
 pub struct LogClient {
-    jobs: SyncSender<(LogQuery, Answer)>,
+    jobs: SyncSender<Job>,
 }
 
 /// Reads the log, one page after the other, on the thread that owns it.
 pub struct LogServer {
-    queue: Receiver<(LogQuery, Answer)>,
+    queue: Receiver<Job>,
     open: OpenLog,
     log: Option<Box<dyn EventLog>>,
 }
@@ -48,11 +52,11 @@ impl LogClient {
         (LogClient { jobs }, LogServer::new(queue, open))
     }
 
-    /// One page, when its turn has come.
-    pub async fn page(&self, query: LogQuery) -> Result<LogPage> {
+    /// One page, held by a turn.
+    pub async fn page(&self, query: LogQuery, turn: Turn) -> Result<(LogPage, Turn)> {
         let (answer, answered) = oneshot::channel();
         self.jobs
-            .try_send((query, answer))
+            .try_send((query, turn, answer))
             .map_err(|_| Failure::internal("the thread that reads the logs back takes no more"))?;
         answered
             .await
@@ -61,7 +65,7 @@ impl LogClient {
 }
 
 impl LogServer {
-    fn new(queue: Receiver<(LogQuery, Answer)>, open: OpenLog) -> LogServer {
+    fn new(queue: Receiver<Job>, open: OpenLog) -> LogServer {
         LogServer {
             queue,
             open,
@@ -70,8 +74,8 @@ impl LogServer {
     }
 
     fn run(mut self) {
-        while let Ok((query, answer)) = self.queue.recv() {
-            let read = self.answer(&query, answer);
+        while let Ok(job) = self.queue.recv() {
+            let read = self.answer(job);
             // reason: this is how reading is held to its rate.
             std::thread::sleep(rest(read));
         }
@@ -79,20 +83,20 @@ impl LogServer {
 
     /// Answers the next page that is asked for, if any.
     pub fn step(&mut self) {
-        if let Ok((query, answer)) = self.queue.try_recv() {
-            self.answer(&query, answer);
+        if let Ok(job) = self.queue.try_recv() {
+            self.answer(job);
         }
     }
 
     /// Gives the bytes that were read.
-    fn answer(&mut self, query: &LogQuery, answer: Answer) -> u64 {
+    fn answer(&mut self, (query, turn, answer): Job) -> u64 {
         if answer.is_canceled() {
             return 0;
         }
-        let page = self.read(query);
+        let page = self.read(&query);
         let read = page.as_ref().map_or(0, |page| page.bytes_read);
         // The reader may be gone.
-        let _ = answer.send(page);
+        let _ = answer.send(page.map(|page| (page, turn)));
         read
     }
 

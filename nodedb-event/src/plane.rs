@@ -4,7 +4,7 @@
 //! every commit wakes it. While none is, nobody waits for events: it looks at the rings a few
 //! times a second instead, which costs the cores nothing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use nodedb_bridge::port::{
 };
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::EventEnds;
-use nodedb_types::limits::{STREAM_LOG_READERS_MAX, STREAM_LOG_WAIT_MS_MAX, STREAM_READERS_MAX};
+use nodedb_types::limits::{
+    STREAM_LOG_READERS_MAX, STREAM_LOG_STALL_MS_MAX, STREAM_LOG_WAIT_MS_MAX, STREAM_READERS_MAX,
+};
 use nodedb_types::{Failure, Result, SqlState};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -38,6 +40,10 @@ pub struct Shared {
     pub log: LogClient,
     /// Turns to hold a page of the log.
     turns: Arc<Semaphore>,
+    /// Reads that wait for a turn.
+    waiting: Cell<usize>,
+    /// One more waits.
+    wanted: Notify,
 }
 
 /// A read's turn to hold a page of the log: [`STREAM_LOG_READERS_MAX`] have one at a time.
@@ -66,12 +72,47 @@ impl Shared {
         if let Ok(turn) = self.turns.clone().try_acquire_owned() {
             return Ok(turn);
         }
+        let _waits = Waits::new(&self.waiting);
+        self.wanted.notify_waiters();
         let wait = Duration::from_millis(STREAM_LOG_WAIT_MS_MAX);
-        // reason: readers that have stalled may hold every turn.
+        // reason: those who wait before this one may be many.
         match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             Ok(Err(_)) | Err(_) => Err(no_turn()),
         }
+    }
+
+    /// Ready once others have waited for a turn for so long that one whose reader takes nothing
+    /// gives its own back.
+    pub async fn wanted(&self) {
+        loop {
+            // Taken before the look, so that one who comes in between is not missed.
+            let wanted = self.wanted.notified();
+            if self.waiting.get() == 0 {
+                wanted.await;
+            }
+            // reason: a reader on a slow line takes its piece within this time.
+            tokio::time::sleep(Duration::from_millis(STREAM_LOG_STALL_MS_MAX)).await;
+            if self.waiting.get() > 0 {
+                return;
+            }
+        }
+    }
+}
+
+/// Counts a read for as long as it waits for a turn.
+struct Waits<'a>(&'a Cell<usize>);
+
+impl<'a> Waits<'a> {
+    fn new(count: &'a Cell<usize>) -> Waits<'a> {
+        count.set(count.get() + 1);
+        Waits(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -87,8 +128,6 @@ pub struct Opened {
     to: StreamSender,
     gone: ReaderGone,
     seat: Seat,
-    /// Of a read that ends, from the beginning.
-    turn: Option<Turn>,
 }
 
 /// Counts a reader for as long as it is served.
@@ -105,7 +144,6 @@ impl Drop for Seat {
 pub struct Streams {
     opened: mpsc::Sender<Opened>,
     readers: Arc<AtomicUsize>,
-    turns: Arc<Semaphore>,
 }
 
 impl StreamReader for Streams {
@@ -120,23 +158,12 @@ impl StreamReader for Streams {
         if taken >= STREAM_READERS_MAX {
             return Err(full());
         }
-        // A read that goes on takes a turn when it needs one, and gives it back.
-        let turn = match request.follow {
-            true => None,
-            false => Some(
-                self.turns
-                    .clone()
-                    .try_acquire_owned()
-                    .map_err(|_| no_turn())?,
-            ),
-        };
         let (to, gone, rows) = stream_rows();
         let opened = Opened {
             request,
             to,
             gone,
             seat,
-            turn,
         };
         self.opened.try_send(opened).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => full(),
@@ -154,7 +181,6 @@ fn opening() -> (Streams, mpsc::Receiver<Opened>) {
     let streams = Streams {
         opened,
         readers: Arc::new(AtomicUsize::new(0)),
-        turns: Arc::new(Semaphore::new(STREAM_LOG_READERS_MAX)),
     };
     (streams, requests)
 }
@@ -178,7 +204,9 @@ impl Plane {
                 bus: RefCell::new(Bus::new(ends, clock, BusLimits::default())),
                 news: Notify::new(),
                 log,
-                turns: streams.turns.clone(),
+                turns: Arc::new(Semaphore::new(STREAM_LOG_READERS_MAX)),
+                waiting: Cell::new(0),
+                wanted: Notify::new(),
             }),
             requests,
             readers: streams.readers.clone(),
@@ -208,9 +236,8 @@ async fn serve(shared: Rc<Shared>, opened: Opened) {
         to,
         gone,
         seat,
-        turn,
     } = opened;
-    stream::serve(shared, request, turn, to, gone).await;
+    stream::serve(shared, request, to, gone).await;
     drop(seat);
 }
 

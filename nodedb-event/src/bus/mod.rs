@@ -187,7 +187,7 @@ impl Bus {
 }
 
 /// Where a batch stands in the order.
-fn position(batch: &EventBatch) -> EventPosition {
+pub fn position(batch: &EventBatch) -> EventPosition {
     EventPosition {
         commit_ts: batch.commit_ts,
         shard: batch.shard,

@@ -4,8 +4,9 @@
 //! the window moves on before it (a slow reader, a core that left events out), it returns to the
 //! log where it was. A read that does not follow ends with what was committed when it began.
 //!
-//! A page of the log is held by those only who have a turn: a read that ends for as long as it
-//! runs, one that follows until it has sent what it read back. Waiting for news needs none.
+//! A page of the log is held by those only who have a turn, until they have sent what they read
+//! back. One whose reader takes nothing while others wait for a turn forgets what it has not sent
+//! and reads that again later, from the commit where it stopped. Waiting for news needs none.
 
 mod render;
 
@@ -20,7 +21,7 @@ use nodedb_bridge::port::{
 use nodedb_types::limits::{STREAM_LOG_PAGE_BYTES, STREAM_PAGE_BYTES};
 use nodedb_types::{CollectionId, CommitTs, Result};
 
-use crate::bus::Next;
+use crate::bus::{Next, position};
 use crate::plane::{Shared, Turn};
 use render::Render;
 
@@ -28,17 +29,25 @@ use render::Render;
 pub async fn serve(
     shared: Rc<Shared>,
     request: StreamRequest,
-    turn: Option<Turn>,
     mut to: StreamSender,
     gone: ReaderGone,
 ) {
     let work = async move {
-        let mut reader = Reader::new(&shared, &request, turn);
+        let mut reader = Reader::new(&shared, &request);
         loop {
             match reader.next().await {
                 Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
-                    if !to.send(Ok(piece)).await {
+                    let mut sent = std::pin::pin!(to.send(Ok(piece)));
+                    if reader.turn.is_some() {
+                        let wanted = std::pin::pin!(shared.wanted());
+                        match select(sent.as_mut(), wanted).await {
+                            Either::Left((true, _)) => continue,
+                            Either::Left((false, _)) => return,
+                            Either::Right(((), _)) => reader.give_back(),
+                        }
+                    }
+                    if !sent.await {
                         return;
                     }
                 }
@@ -69,13 +78,16 @@ struct Reader<'a> {
     before: CommitTs,
     /// Read and not sent: the batch and its next event.
     ready: std::collections::VecDeque<(Arc<EventBatch>, usize)>,
+    /// The last batch that events were taken from, and how many of its events.
+    taken: (EventPosition, usize),
+    /// Events of that batch which are passed over where it is read again.
+    passed: usize,
     /// While it may hold a page of the log.
     turn: Option<Turn>,
-    follow: bool,
 }
 
 impl Reader<'_> {
-    fn new<'a>(shared: &'a Shared, request: &StreamRequest, turn: Option<Turn>) -> Reader<'a> {
+    fn new<'a>(shared: &'a Shared, request: &StreamRequest) -> Reader<'a> {
         let stream = &request.stream;
         let first = CommitTs(stream.created.0 + 1);
         let now = shared.bus.borrow().now();
@@ -94,8 +106,9 @@ impl Reader<'_> {
                 CommitTs(now.0 + 1)
             },
             ready: std::collections::VecDeque::new(),
-            turn,
-            follow: request.follow,
+            taken: (EventPosition::default(), 0),
+            passed: 0,
+            turn: None,
         }
     }
 
@@ -104,9 +117,8 @@ impl Reader<'_> {
         if !self.ready.is_empty() {
             return self.render().map(Some);
         }
-        if self.follow {
-            self.turn = None;
-        }
+        // Those who wait come first.
+        self.turn = None;
         let from = self.at.unwrap_or(EventPosition::at(self.first));
         if from.commit_ts >= self.before {
             return Ok(None);
@@ -127,10 +139,9 @@ impl Reader<'_> {
                 self.at = Some(next);
             }
             Next::Log { before } => {
-                if self.turn.is_none() {
-                    self.turn = Some(self.shared.turn().await?);
-                }
-                let page = self.shared.log.page(self.query(before)).await?;
+                let turn = self.shared.turn().await?;
+                let (page, turn) = self.shared.log.page(self.query(before), turn).await?;
+                self.turn = Some(turn);
                 let batches = page.batches.into_iter().map(|b| (Arc::new(b), 0));
                 self.ready.extend(batches);
                 if !page.again {
@@ -152,6 +163,18 @@ impl Reader<'_> {
         }
     }
 
+    /// Forgets what was read back and not sent. It is read again from the last batch that
+    /// something was taken from; before that, `at` is where it was.
+    fn give_back(&mut self) {
+        if !self.ready.is_empty() {
+            self.ready.clear();
+            let (batch, taken) = self.taken;
+            self.at = Some(batch);
+            self.passed = taken;
+        }
+        self.turn = None;
+    }
+
     /// Takes about a page from what is ready.
     fn render(&mut self) -> Result<Vec<StreamEvent>> {
         let mut piece = Vec::new();
@@ -165,6 +188,15 @@ impl Reader<'_> {
             };
             *next += 1;
             if event.collection == self.collection {
+                let place = position(batch);
+                if self.taken.0 != place {
+                    (self.taken, self.passed) = ((place, 0), 0);
+                }
+                if self.passed > 0 {
+                    self.passed -= 1;
+                    continue;
+                }
+                self.taken.1 += 1;
                 let made = self.render.event(event)?;
                 let image = |image: &Option<String>| image.as_ref().map_or(0, String::len);
                 bytes += made.key.len() + image(&made.before) + image(&made.after);
