@@ -122,6 +122,11 @@ impl Lines<'_> {
             self.detail(depth, format!("Order: {order}"));
         }
         self.detail(depth, format!("Set: {}", set_of(&query.set)));
+        let key = collection.key.map(|key| &*collection.columns[key].name);
+        let by_keys = |op: &nodedb_bridge::op::ordered::Op| {
+            let shown = EngineOp::Ordered(op.clone()).show(key.as_slice());
+            format!("{shown} by keys")
+        };
         for (i, source) in query.sources.iter().enumerate() {
             let mut line = match source {
                 Source::Index { index, op } => {
@@ -136,11 +141,8 @@ impl Lines<'_> {
                         .unwrap_or_default();
                     format!("{} by {}", op.show(&columns), name_of(*index))
                 }
-                Source::Keys(op) => {
-                    let key = collection.key.map(|key| &*collection.columns[key].name);
-                    let shown = EngineOp::Ordered(op.clone()).show(key.as_slice());
-                    format!("{shown} by keys")
-                }
+                Source::Keys(op) => by_keys(op),
+                Source::KeyList(list) => by_keys(list.op()),
                 Source::Expression(e) => format!("{e:?} by rows"),
             };
             if let Some(runs) = runs {

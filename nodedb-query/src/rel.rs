@@ -119,6 +119,8 @@ pub(crate) struct Scan {
     pub identity: [ColumnId; 4],
     /// What an index must tell about a row.
     pub extras: Vec<Extra>,
+    /// Number of shards and seed of the key hash, once a plan is made for an execution.
+    pub shards: Option<(u16, u64)>,
 }
 
 /// A value that only an index can give: `text_match` as a truth, `bm25_score` as a score.

@@ -41,6 +41,8 @@ pub(crate) use source::Sources;
 pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     query.rel.prune();
     query.rel.map_expressions(&mut |e| given.fold_node(e))?;
+    let shards = Some((given.environment.shards, given.environment.key_seed));
+    query.rel.scans_mut(&mut |scan| scan.shards = shards);
     if let Some(chain) = chain_of(&query.rel)
         && let Some(plan) = short_path(&query, chain, given)?
     {
@@ -415,7 +417,8 @@ pub(crate) fn keys_of(
 }
 
 /// The longest list of values that is looked up in an index instead of being asked row by row: making
-/// the lookups of one shard ready takes 0.2 ms.
+/// the lookups of one shard ready takes 0.2 ms. Keys are made ready here, for all shards, however
+/// many they are.
 const LOOKUPS_MAX: usize = 512;
 
 /// The column under casts that keep every value apart.
@@ -629,9 +632,8 @@ pub(crate) fn call_of(scan: &Scan, e: &Expr) -> Option<Call> {
             }
             ("in".to_owned(), arguments)
         }
-        // A NULL in it makes unknown what is not found, which an index does not say. Of a longer list
-        // each shard would make lookups in one piece.
-        Expr::InSet(operand, set) if !set.has_null() && set.values().len() <= LOOKUPS_MAX => {
+        // A NULL in it makes unknown what is not found, which an index does not say.
+        Expr::InSet(operand, set) if !set.has_null() => {
             let mut arguments = vec![argument(operand)?];
             arguments.extend(set.values().iter().cloned().map(Argument::Constant));
             ("in".to_owned(), arguments)

@@ -6,8 +6,8 @@ mod write;
 
 pub use schema_step::{Extent, SchemaStep};
 pub use set_query::{
-    Direction, LeafReport, Order, Output, OutputColumn, RankSpec, SetExpr, SetQuery, Source,
-    SourceReport, TextStatistics,
+    Direction, KeyList, LeafReport, Order, Output, OutputColumn, RankSpec, SetExpr, SetQuery,
+    Source, SourceReport, TextStatistics,
 };
 pub use write::{
     Conclude, Decide, Expected, Get, GetRow, OnConflict, Outcome, Prepare, RowAction, RowWrite,

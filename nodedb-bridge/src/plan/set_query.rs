@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use nodedb_types::{CollectionId, IndexId, ShardId};
+use nodedb_types::{CollectionId, IndexId, Result, ShardId, Value, key};
 
 use crate::expression::BatchExpression;
 use crate::op::{EngineOp, EngineRank, ordered};
@@ -36,8 +36,50 @@ pub enum Source {
     Index { index: IndexId, op: EngineOp },
     /// A condition on the key, answered by the key index. Values have the key column's type.
     Keys(ordered::Op),
+    /// The key is one of a list.
+    KeyList(Arc<KeyList>),
     /// Evaluated over rows; bool-valued. It is asked only about rows that other terms left over.
     Expression(Arc<dyn BatchExpression>),
+}
+
+/// Keys that a condition names. A shard looks up its own ones only: no other can hold them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyList {
+    op: ordered::Op,
+    by_shard: Vec<Arc<[Box<[u8]>]>>,
+}
+
+impl KeyList {
+    /// `values` have the key column's type; NULLs among them equal no key. `shards` and `seed` are
+    /// those of the data directory.
+    pub fn new(values: Vec<Value>, shards: u16, seed: u64) -> Result<KeyList> {
+        let mut by_shard = vec![Vec::new(); usize::from(shards)];
+        for value in values.iter().filter(|value| !value.is_null()) {
+            let bytes = key::of(value)?.into_boxed_slice();
+            let shard = key::shard_of(&bytes, seed, shards);
+            by_shard[usize::from(shard.0)].push(bytes);
+        }
+        let ordered = |mut keys: Vec<Box<[u8]>>| {
+            keys.sort_unstable();
+            keys.dedup();
+            keys.into()
+        };
+        Ok(KeyList {
+            op: ordered::Op::In(values),
+            by_shard: by_shard.into_iter().map(ordered).collect(),
+        })
+    }
+
+    /// The keys that a shard may hold, as bytes, ascending, none twice.
+    pub fn of_shard(&self, shard: ShardId) -> Arc<[Box<[u8]>]> {
+        let keys = self.by_shard.get(usize::from(shard.0)).cloned();
+        keys.unwrap_or_default()
+    }
+
+    /// The condition as an index would be asked it.
+    pub fn op(&self) -> &ordered::Op {
+        &self.op
+    }
 }
 
 /// A Boolean over sources. `Not` is relative to the rows alive and keeps unknown unknown.

@@ -1,10 +1,12 @@
 //! Conditions on the key as a source: the key index is walked along the ranges into one set first,
-//! in pieces. A value of a list is a range of one key.
+//! in pieces. A value of a list is a range of one key; a list may be long, so it is taken as it was
+//! sent.
 //!
 //! The set is of the applied state, at whatever turn its pieces were met: a row that came or went
 //! meanwhile is in U, and is asked by its own key.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use nodedb_bridge::op::ordered::Op;
@@ -24,20 +26,33 @@ const DESCENT: u32 = 8 * INDEX_STEP;
 
 type Bytes = Box<[u8]>;
 
-/// From one key to another, both included; `None` is without a bound.
+/// From one key to another; `None` is without a bound.
 struct Range {
+    /// Included.
     low: Option<Bytes>,
+    /// Not included.
     high: Option<Bytes>,
 }
 
+/// What is walked: ascending and apart.
+enum Ranges {
+    One(Range),
+    Points(Arc<[Bytes]>),
+}
+
+/// One of them.
+enum Part<'a> {
+    Range(&'a Range),
+    Point(&'a [u8]),
+}
+
 pub(super) struct Keys {
-    /// Ascending and apart.
-    ranges: Vec<Range>,
+    ranges: Ranges,
     /// Rows in them at the most, as far as their values tell.
     rows_max: u64,
     /// Entries asked for at a time: one more than a range can have, to meet what lies behind it.
     piece: usize,
-    /// The range that is walked.
+    /// The one that is walked.
     at: usize,
     cursor: KeyCursor,
     builder: RowSetBuilder,
@@ -115,44 +130,88 @@ impl Range {
     fn is_empty(&self) -> bool {
         matches!((&self.low, &self.high), (Some(low), Some(high)) if low >= high)
     }
+}
+
+impl Part<'_> {
+    /// The key lies before it.
+    fn is_above(&self, key: &[u8]) -> bool {
+        match self {
+            Part::Range(range) => range.is_above(key),
+            Part::Point(point) => key < *point,
+        }
+    }
+
+    /// The key lies behind it.
+    fn is_below(&self, key: &[u8]) -> bool {
+        match self {
+            Part::Range(range) => range.is_below(key),
+            Part::Point(point) => key > *point,
+        }
+    }
 
     /// Where a walk begins: before the first key in the direction.
     fn start(&self, direction: Direction) -> Option<Bytes> {
-        match direction {
+        match (self, direction) {
             // A cursor gives what lies behind it.
-            Direction::Ascending => self.low.as_deref().map(before),
-            Direction::Descending => self.high.clone(),
+            (Part::Range(range), Direction::Ascending) => range.low.as_deref().map(before),
+            (Part::Range(range), Direction::Descending) => range.high.clone(),
+            (Part::Point(point), Direction::Ascending) => Some(before(point)),
+            (Part::Point(point), Direction::Descending) => Some(after(point.to_vec())),
         }
+    }
+}
+
+impl Ranges {
+    fn len(&self) -> usize {
+        match self {
+            Ranges::One(_) => 1,
+            Ranges::Points(points) => points.len(),
+        }
+    }
+
+    fn get(&self, at: usize) -> Option<Part<'_>> {
+        match self {
+            Ranges::One(range) => (at == 0).then_some(Part::Range(range)),
+            Ranges::Points(points) => points.get(at).map(|point| Part::Point(point)),
+        }
+    }
+
+    fn last(&self) -> Option<Part<'_>> {
+        self.get(self.len().checked_sub(1)?)
     }
 }
 
 impl Keys {
     pub(super) fn new(op: &Op) -> Result<Keys> {
-        let mut rows_max = u64::MAX;
-        let mut piece = PIECE;
-        let mut ranges = match op {
+        let (low, high) = match op {
             Op::In(values) => {
                 let known = values.iter().filter(|value| !value.is_null());
-                let point = |value: &Value| {
-                    let bound = Bound::Included(value.clone());
-                    Range::of(&bound, &bound)
-                };
-                let mut points = known.map(point).collect::<Result<Vec<_>>>()?;
-                points.sort_by(|a, b| a.low.cmp(&b.low));
-                points.dedup_by(|a, b| a.low == b.low);
-                rows_max = points.len() as u64;
-                piece = 2;
-                points
-            }
-            Op::Range { low, high } => {
-                rows_max = width(low, high).unwrap_or(rows_max);
-                piece = rows_max.saturating_add(1).min(PIECE as u64) as usize;
-                vec![Range::of(low, high)?]
+                let mut points = known.map(bytes).collect::<Result<Vec<_>>>()?;
+                points.sort_unstable();
+                points.dedup();
+                return Ok(Keys::of_list(points.into()));
             }
             // No key is NULL.
-            Op::IsNull => Vec::new(),
+            Op::IsNull => return Ok(Keys::of_list(Arc::default())),
+            Op::Range { low, high } => (low, high),
         };
-        ranges.retain(|range| !range.is_empty());
+        let rows_max = width(low, high).unwrap_or(u64::MAX);
+        let piece = rows_max.saturating_add(1).min(PIECE as u64) as usize;
+        let range = Range::of(low, high)?;
+        let ranges = match range.is_empty() {
+            true => Ranges::Points(Arc::default()),
+            false => Ranges::One(range),
+        };
+        Ok(Keys::along(ranges, rows_max, piece))
+    }
+
+    /// Ascending, no key twice.
+    pub(super) fn of_list(keys: Arc<[Bytes]>) -> Keys {
+        let rows_max = keys.len() as u64;
+        Keys::along(Ranges::Points(keys), rows_max, 2)
+    }
+
+    fn along(ranges: Ranges, rows_max: u64, piece: usize) -> Keys {
         let mut keys = Keys {
             ranges,
             rows_max,
@@ -165,7 +224,7 @@ impl Keys {
             done: false,
         };
         keys.enter();
-        Ok(keys)
+        keys
     }
 
     /// Puts the cursor before the range that comes next.
@@ -181,10 +240,10 @@ impl Keys {
 
     /// Whether a row with this key meets the condition.
     pub(super) fn holds(&self, key: &[u8]) -> bool {
-        let at = self.ranges.partition_point(|range| range.is_below(key));
-        self.ranges
-            .get(at)
-            .is_some_and(|range| !range.is_above(key))
+        match &self.ranges {
+            Ranges::One(range) => !range.is_above(key) && !range.is_below(key),
+            Ranges::Points(points) => points.binary_search_by(|point| (**point).cmp(key)).is_ok(),
+        }
     }
 
     /// `all`: rows alive. A range of unknown width is guessed as a third of them.
@@ -265,7 +324,7 @@ impl Keys {
     /// Where a walk along all keys may begin.
     pub(super) fn walk_from(&self, direction: Direction) -> Option<Bytes> {
         let range = match direction {
-            Direction::Ascending => self.ranges.first(),
+            Direction::Ascending => self.ranges.get(0),
             Direction::Descending => self.ranges.last(),
         };
         range.and_then(|range| range.start(direction))
@@ -275,7 +334,7 @@ impl Keys {
     pub(super) fn is_over(&self, key: &[u8], direction: Direction) -> bool {
         match direction {
             Direction::Ascending => self.ranges.last().is_none_or(|range| range.is_below(key)),
-            Direction::Descending => self.ranges.first().is_none_or(|range| range.is_above(key)),
+            Direction::Descending => self.ranges.get(0).is_none_or(|range| range.is_above(key)),
         }
     }
 }

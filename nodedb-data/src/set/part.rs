@@ -135,6 +135,10 @@ impl Part {
                     Form::Index { engine, source }
                 }
                 SourcePlan::Keys(op) => Form::Keys(RefCell::new(Keys::new(op)?)),
+                SourcePlan::KeyList(list) => {
+                    let own = list.of_shard(rows.shard());
+                    Form::Keys(RefCell::new(Keys::of_list(own)))
+                }
                 SourcePlan::Expression(expression) => {
                     Form::Expression(Expression::new(expression, &collection)?)
                 }

@@ -194,7 +194,7 @@ fn describe(source: &Source, part: Option<&Part>, collection: Option<&Collection
             let engine = part.and_then(|part| part.rows.index(*index));
             engine.map_or_else(String::new, |engine| engine.borrow().describe().to_owned())
         }
-        Source::Keys(_) => "keys".to_owned(),
+        Source::Keys(_) | Source::KeyList(_) => "keys".to_owned(),
         Source::Expression(expression) => {
             let name = |at: &usize| {
                 collection?

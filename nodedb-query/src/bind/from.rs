@@ -447,6 +447,7 @@ impl Binder<'_> {
             identity: std::array::from_fn(|_| self.column_id()),
             indexes: indexes.into(),
             extras: Vec::new(),
+            shards: None,
             collection: collection.clone(),
         };
         let mut relation = named(collection.name.clone(), columns, alias)?;

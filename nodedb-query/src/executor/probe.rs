@@ -1,9 +1,12 @@
-//! Scalar subqueries that say what to rank by: `ORDER BY v <=> (SELECT …) LIMIT 5`.
+//! Scalar subqueries whose value is had first.
 //!
-//! An index ranks by a vector that it is given, so a subquery which refers to nothing outside is
-//! evaluated before the plan around it is lowered, at the statement's own snapshot, and its value
-//! takes its place. Only operands of distances are: what else a subquery is used for may never be
-//! reached, and then must not fail.
+//! An index ranks by a vector that it is given (`ORDER BY v <=> (SELECT …) LIMIT 5`), and CASE and
+//! COALESCE guard what stands in their branches. The executor would join such a subquery to the
+//! rows around it, which is no value for an index and no guard for a failure. So a subquery in one
+//! of these places that refers to nothing outside is evaluated before the plan around it is
+//! lowered, at the statement's own snapshot, and its value takes its place. If it fails, what takes
+//! its place is an expression that fails likewise for the first row that reaches it: a statement
+//! fails only where it would in PostgreSQL, which evaluates such a subquery when it is needed.
 
 use futures::StreamExt;
 use nodedb_bridge::plan::Order;
@@ -16,20 +19,113 @@ use super::{RelationalPlan, RunContext};
 use crate::bind::Query;
 use crate::catalog::ResultColumn;
 use crate::expr::{Expr, cast};
+use crate::function::{Argument, Function, Kernel, Returns};
 use crate::plan::Environment;
 use crate::rel::{Rel, Subquery, SubqueryKind};
 use crate::rules::{chain_of, plan_leaf};
 
-/// The subquery that an operand is, casts aside, when its value can be had first.
+/// What the evaluation of a subquery gave.
+type Outcome = std::result::Result<Value, Failure>;
+
+/// Fails as a subquery did. Nobody can write it: it is in no table of functions.
+static FAILED: Function = Function::new(
+    "failed subquery",
+    &[Argument::Any; 4],
+    Returns::Same,
+    Kernel::Row(fail),
+    "fails with a code, a message, a detail and a hint",
+)
+.sees_null();
+
+fn fail(arguments: &[Value]) -> Result<Value> {
+    let text = |at: usize| match arguments.get(at) {
+        Some(Value::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let code = text(0).and_then(|code| SqlState::from_code(&code));
+    let code = code.unwrap_or(SqlState::DataException);
+    let mut failure = Failure::new(code, text(1).unwrap_or_default());
+    if let Some(detail) = text(2) {
+        failure = failure.with_detail(detail);
+    }
+    if let Some(hint) = text(3) {
+        failure = failure.with_hint(hint);
+    }
+    Err(failure)
+}
+
+/// What stands for a subquery whose outcome is known.
+fn known(outcome: Outcome, returns: DataType) -> Expr {
+    let failure = match outcome {
+        Ok(value) => return Expr::Constant(value, returns),
+        Err(failure) => failure,
+    };
+    let text = |text: Option<&str>| {
+        let value = text.map_or(Value::Null, |text| Value::Text(text.to_owned()));
+        Expr::Constant(value, DataType::Text(None))
+    };
+    let (code, message) = (failure.code().code(), failure.message());
+    let parts = [Some(code), Some(message), failure.detail(), failure.hint()];
+    Expr::Call {
+        function: &FAILED,
+        arguments: parts.map(text).into(),
+        returns,
+    }
+}
+
+/// Whether the values, not the server, made a statement fail: only such a failure waits until it
+/// is reached.
+fn is_of_values(failure: &Failure) -> bool {
+    let code = failure.code().code();
+    code.starts_with("21") || code.starts_with("22")
+}
+
+/// Whether a part reads the rows of a recursion that is not its own, and so has a value only
+/// within it.
+fn is_in_recursion(rel: &mut Rel, own: &mut Vec<String>) -> bool {
+    match rel {
+        Rel::Working { name, .. } => !own.contains(name),
+        Rel::Recursive {
+            name, start, step, ..
+        } => {
+            own.push(name.clone());
+            let found = is_in_recursion(start, own) || is_in_recursion(step, own);
+            own.pop();
+            found
+        }
+        other => {
+            let mut found = false;
+            for slot in other.expressions_mut() {
+                slot.visit(&mut |part| {
+                    if let Expr::Subquery(s) = part {
+                        found |= is_in_recursion(&mut s.rel.clone(), own);
+                    }
+                });
+            }
+            let mut inputs = other.inputs_mut().into_iter();
+            found || inputs.any(|input| is_in_recursion(input, own))
+        }
+    }
+}
+
+/// The subquery that an expression is, when its value can be had first.
+fn subquery_of(e: &Expr) -> Option<&Subquery> {
+    let Expr::Subquery(subquery) = e else {
+        return None;
+    };
+    let apart = subquery.kind == SubqueryKind::Scalar
+        && subquery.rel.outer_columns().is_empty()
+        && !is_in_recursion(&mut subquery.rel.clone(), &mut Vec::new());
+    apart.then_some(subquery)
+}
+
+/// The subquery that an operand of a distance is, casts aside.
 fn probe_of(e: &Expr) -> Option<&Subquery> {
     match e {
         Expr::Cast { operand, .. } => probe_of(operand),
-        Expr::Subquery(subquery) => {
-            let is_value = subquery.kind == SubqueryKind::Scalar
-                && matches!(subquery.data_type(), DataType::Vector(_));
-            (is_value && subquery.rel.outer_columns().is_empty()).then_some(subquery)
+        other => {
+            subquery_of(other).filter(|found| matches!(found.data_type(), DataType::Vector(_)))
         }
-        _ => None,
     }
 }
 
@@ -45,23 +141,28 @@ fn dimensions_of(e: &Expr) -> Option<usize> {
     }
 }
 
-/// Replaces each such operand by what `value` makes of it, told the dimensions of the column beside
-/// it. One for which it gives nothing stays. Inner subqueries come before those around them.
+/// Replaces each such operand by what `outcome` makes of it, told the dimensions of the column
+/// beside it, and each guarded subquery. One for which it gives nothing stays. Inner subqueries come
+/// before those around them.
 fn replace(
     rel: &mut Rel,
-    value: &mut dyn FnMut(&Subquery, Option<usize>) -> Option<Value>,
+    outcome: &mut dyn FnMut(&Subquery, Option<usize>) -> Option<Outcome>,
 ) -> Result<()> {
-    fn settled(e: &Expr, value: Value) -> Result<Expr> {
+    fn settled(e: &Expr, outcome: Outcome) -> Result<Expr> {
         Ok(match e {
             Expr::Cast {
                 operand,
                 to,
                 explicit,
-            } => match settled(operand, value)? {
+            } => match settled(operand, outcome)? {
                 Expr::Constant(value, _) => Expr::Constant(cast::cast(value, to, *explicit)?, *to),
-                other => other,
+                other => Expr::Cast {
+                    operand: Box::new(other),
+                    to: *to,
+                    explicit: *explicit,
+                },
             },
-            other => Expr::Constant(value, other.data_type()),
+            other => known(outcome, other.data_type()),
         })
     }
     rel.map_expressions(&mut |e| match e {
@@ -72,9 +173,9 @@ fn replace(
         } if Metric::from_operator(function.name).is_some() => {
             let dimensions = arguments.iter().find_map(dimensions_of);
             for argument in &mut arguments {
-                let found = probe_of(argument).and_then(|probe| value(probe, dimensions));
-                if let Some(value) = found {
-                    *argument = settled(argument, value)?;
+                let found = probe_of(argument).and_then(|probe| outcome(probe, dimensions));
+                if let Some(outcome) = found {
+                    *argument = settled(argument, outcome)?;
                 }
             }
             Ok(Expr::Call {
@@ -83,11 +184,18 @@ fn replace(
                 returns,
             })
         }
+        guard @ (Expr::Case { .. } | Expr::Coalesce(..)) => guard.transform(&mut |part| {
+            let found = subquery_of(&part).and_then(|subquery| outcome(subquery, None));
+            Ok(match found {
+                Some(outcome) => known(outcome, part.data_type()),
+                None => part,
+            })
+        }),
         other => Ok(other),
     })
 }
 
-/// Evaluates the probes of a query and puts their values into it.
+/// Evaluates these subqueries of a query and puts their values into it.
 pub(super) async fn settle(
     query: &mut Query,
     environment: &Environment,
@@ -105,9 +213,12 @@ pub(super) async fn settle(
             return Ok(());
         };
         let shown = format!("{subquery:?}");
-        let value = evaluate(subquery, environment, context, spill).await?;
+        let outcome = match evaluate(subquery, environment, context, spill).await {
+            Err(failure) if !is_of_values(&failure) => return Err(failure),
+            outcome => outcome,
+        };
         replace(&mut query.rel, &mut |subquery, _| {
-            (format!("{subquery:?}") == shown).then(|| value.clone())
+            (format!("{subquery:?}") == shown).then(|| outcome.clone())
         })?;
     }
 }
@@ -155,7 +266,7 @@ pub(crate) fn ranked_by(rel: &Rel) -> Option<String> {
     let mut any = false;
     replace(&mut known, &mut |_, dimensions| {
         any = true;
-        dimensions.map(|n| Value::Vector(vec![1.0; n]))
+        dimensions.map(|n| Ok(Value::Vector(vec![1.0; n])))
     })
     .ok()?;
     if !any {

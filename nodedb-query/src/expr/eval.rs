@@ -2,7 +2,8 @@
 //!
 //! Columns are positions in the batch; there are no parameters, subqueries or unknown literals
 //! left. A constant stays one row until it meets a column. CASE and COALESCE evaluate a branch only
-//! for the rows that reach it, so that a guard guards; AND and OR do so when a term fails.
+//! for the rows that reach it, so that a guard guards; AND and OR do so when a term fails. A call
+//! of constants is not made when there are no rows.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -178,6 +179,11 @@ fn call(
     rows: usize,
 ) -> Result<Evaluated> {
     let scalar = arguments.iter().all(|a| a.scalar);
+    if scalar && rows == 0 {
+        // No row asks for it, so it must not fail.
+        let array = new_null_array(&arrow_type(returns), 1);
+        return Ok(Evaluated { array, scalar });
+    }
     let rows = if scalar { 1 } else { rows };
     if let Kernel::Array(kernel) = function.kernel {
         let array = kernel(arguments, rows, returns)?;

@@ -100,7 +100,7 @@ pub struct Function {
 }
 
 impl Function {
-    const fn new(
+    pub(crate) const fn new(
         name: &'static str,
         arguments: &'static [Argument],
         returns: Returns,
@@ -129,7 +129,7 @@ impl Function {
     }
 
     /// Sees NULL arguments.
-    const fn sees_null(mut self) -> Function {
+    pub(crate) const fn sees_null(mut self) -> Function {
         self.strict = false;
         self
     }

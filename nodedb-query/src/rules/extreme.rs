@@ -3,14 +3,17 @@
 //!
 //! The aggregate stays, so of no rows the answer is NULL as ever. NULLs sort as the largest value:
 //! they come last for `min`, and are left out for `max`, where they would come first.
+//!
+//! Several such in one query (`min(id), max(id), count(*)`) are one row each, put side by side, where
+//! no condition can make each of the walks long.
 
 use std::convert::Infallible;
 
 use nodedb_types::{DataType, Value};
 
-use super::{bare_column, chain_of};
+use super::{Chain, bare_column, chain_of};
 use crate::expr::Expr;
-use crate::rel::{AggregateCall, AggregateKind, Rel, SortKey};
+use crate::rel::{AggregateCall, AggregateKind, ColumnId, JoinKind, Rel, SortKey};
 
 /// Rewrites every such aggregate of a query, those of its subqueries included.
 pub(crate) fn rewrite_extremes(rel: &mut Rel) {
@@ -39,22 +42,90 @@ pub(crate) fn rewrite_extremes(rel: &mut Rel) {
         aggregates,
     } = rel
         && keys.is_empty()
-        && let Some((of, descending)) = extreme_of(aggregates)
-        && let Some(order) = order_by(input, &of)
+        && let Some(answered) = answered(input, aggregates)
     {
-        let all = std::mem::replace(
-            &mut **input,
-            Rel::Values {
-                columns: Vec::new(),
-                rows: Vec::new(),
-            },
-        );
-        **input = first_of(all, of, descending, order);
+        *rel = answered;
     }
 }
 
+type Calls = Vec<(ColumnId, AggregateCall)>;
+
+/// The calls over all rows of `input`, each by the first row of an order or by a count.
+fn answered(input: &Rel, calls: &Calls) -> Option<Rel> {
+    let mut groups: Vec<Calls> = Vec::new();
+    for call in calls {
+        let alike = |group: &&mut Calls| is_alike(&group[0].1, &call.1);
+        match groups.iter_mut().find(alike) {
+            Some(group) => group.push(call.clone()),
+            None => groups.push(vec![call.clone()]),
+        }
+    }
+    let several = groups.len() > 1;
+    if several && !is_short(&chain_of(input)?, calls) {
+        return None;
+    }
+    let one = |group| one_of(input, group, several);
+    let mut answers = groups.into_iter().map(one).collect::<Option<Vec<_>>>()?;
+    let mut beside = answers.pop()?;
+    while let Some(left) = answers.pop() {
+        beside = Rel::Join {
+            kind: JoinKind::Inner,
+            left: Box::new(left),
+            right: Box::new(beside),
+            on: Expr::bool(true),
+        };
+    }
+    Some(beside)
+}
+
+/// Calls of one kind, of one column: all of them by one row.
+fn one_of(input: &Rel, calls: Calls, several: bool) -> Option<Rel> {
+    let over = |input: Rel| Rel::Aggregate {
+        input: Box::new(input),
+        keys: Vec::new(),
+        sets: None,
+        aggregates: calls.clone(),
+    };
+    match extreme_of(&calls) {
+        Some((of, descending)) => {
+            let order = order_by(input, &of)?;
+            Some(over(first_of(input.clone(), of, descending, order)))
+        }
+        None if several => {
+            let counted = over(input.clone());
+            chain_of(&counted)?.count.is_some().then_some(counted)
+        }
+        None => None,
+    }
+}
+
+fn is_alike(a: &AggregateCall, b: &AggregateCall) -> bool {
+    let same = |(a, b): (&Expr, &Expr)| a.is_alike(b);
+    a.kind == b.kind
+        && a.arguments.len() == b.arguments.len()
+        && a.arguments.iter().zip(&b.arguments).all(same)
+}
+
+/// Whether walks along several orders are short: every condition is on the one column that all the
+/// extremes are of, so that each walk begins where a row meets it.
+fn is_short(chain: &Chain, calls: &Calls) -> bool {
+    let of = |(_, call): &(ColumnId, AggregateCall)| match (call.kind, &call.arguments[..]) {
+        (AggregateKind::Min | AggregateKind::Max, [Expr::Column { id, data_type, .. }]) => {
+            bare_column(&chain.column(*id, *data_type))
+        }
+        _ => None,
+    };
+    let extremes: Vec<ColumnId> = calls.iter().filter_map(of).collect();
+    let on_it = |e: &Expr| {
+        e.columns()
+            .iter()
+            .all(|(id, _)| extremes.iter().all(|of| of == id))
+    };
+    chain.conjuncts.iter().all(on_it)
+}
+
 /// What all of the calls are the greatest or the least value of, and which.
-fn extreme_of(calls: &[(crate::rel::ColumnId, AggregateCall)]) -> Option<(Expr, bool)> {
+fn extreme_of(calls: &[(ColumnId, AggregateCall)]) -> Option<(Expr, bool)> {
     let (_, first) = calls.first()?;
     let [of @ Expr::Column { outer: false, .. }] = &first.arguments[..] else {
         return None;

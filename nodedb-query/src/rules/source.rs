@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use nodedb_bridge::op::{contract, ordered};
-use nodedb_bridge::plan::{SetExpr, Source};
+use nodedb_bridge::plan::{KeyList, SetExpr, Source};
 use nodedb_types::{DataType, Result, Value};
 
-use super::{call_of, extra_call};
+use super::{LOOKUPS_MAX, call_of, extra_call};
 use crate::expr::Expr;
 use crate::expr::compiled::Compiled;
 use crate::rel::{ColumnId, Extra, Scan};
@@ -210,7 +210,15 @@ impl<'a> Sources<'a> {
         if let Some(key) = self.scan.collection.key
             && let Some(op) = ordered::of_column(&self.scan.collection, key, &call)
         {
-            return Ok(Some(Source::Keys(op)));
+            return Ok(Some(match (op, self.scan.shards) {
+                (ordered::Op::In(values), Some((shards, seed))) => {
+                    Source::KeyList(Arc::new(KeyList::new(values, shards, seed)?))
+                }
+                (op, _) => Source::Keys(op),
+            }));
+        }
+        if call.arguments.len() > LOOKUPS_MAX + 1 {
+            return Ok(None);
         }
         for index in self.scan.indexes.iter() {
             let Some(contract) = contract(&index.method) else {

@@ -433,6 +433,11 @@ impl Db {
                     let (key, op) = (collection.key.unwrap(), EngineOp::Ordered(op.clone()));
                     own.iter().map(|(_, row)| test(&op, &row[key])).collect()
                 }
+                Source::KeyList(list) => {
+                    let key = collection.key.unwrap();
+                    let op = EngineOp::Ordered(list.op().clone());
+                    own.iter().map(|(_, row)| test(&op, &row[key])).collect()
+                }
                 Source::Index { index, op } => {
                     let all = self.catalog.indexes(collection.id);
                     let index = all.iter().find(|i| i.id == *index).unwrap();
