@@ -27,6 +27,16 @@ async fn rest(mut socket: TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// The end of what comes, of which there may be a lot.
+async fn last_of(mut socket: TcpStream) -> String {
+    let (mut last, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+    while let Ok(read @ 1..) = socket.read(&mut piece).await {
+        last.extend_from_slice(&piece[..read]);
+        last.drain(..last.len().saturating_sub(1024));
+    }
+    String::from_utf8_lossy(&last).into_owned()
+}
+
 #[tokio::test]
 async fn idle_clients_are_told_at_once() {
     let folder = Folder::new("stop");
@@ -119,6 +129,18 @@ async fn what_does_not_end_is_cut_and_told() {
         long.len()
     );
     over_http.write_all(head.as_bytes()).await.expect("is sent");
+    // Has got some rows, and more are to come than can come within the grace.
+    let mut lines = TcpStream::connect(server.http).await.expect("connects");
+    let endless = "SELECT n FROM generate_series(1, 1000000000) AS g (n)";
+    let head = format!(
+        "POST /v1/query HTTP/1.1\r\nHost: {}\r\nAccept: application/x-ndjson\r\n\
+         Content-Type: application/sql\r\nContent-Length: {}\r\n\r\n{endless}",
+        server.http,
+        endless.len()
+    );
+    lines.write_all(head.as_bytes()).await.expect("is sent");
+    lines.read_exact(&mut first).await.expect("it begins");
+    let last_line = tokio::spawn(last_of(lines));
     let running = tokio::spawn(async move { client.query(long, &[]).await });
     // Both statements run by now, or begin within the grace.
     tokio::task::yield_now().await;
@@ -136,6 +158,10 @@ async fn what_does_not_end_is_cut_and_told() {
         refused.is_empty() || refused.starts_with("HTTP/1.1 503"),
         "{refused}"
     );
+    // The body is well formed and says why it is not whole.
+    let last = last_line.await.expect("the task ends");
+    assert!(last.contains("{\"error\":{\"code\":\"57P01\""), "{last}");
+    assert!(last.ends_with("\r\n0\r\n\r\n"), "{last:?}");
     let server = start(&folder);
     let rows = server.connect().await.query("SELECT id FROM c", &[]).await;
     assert_eq!(rows.expect("rows").len(), 100);

@@ -2,7 +2,7 @@
 //!
 //! int8 is a number, numeric a string, bytea `\x…`, a vector an array, jsonb itself; everything
 //! else that JSON has no form for is its text. An error in mid-stream ends an NDJSON body with an
-//! `error` line; a JSON document is made whole before its first byte is sent, within the limit of
+//! `error` line, and so does a node that stops; a JSON document is made whole before its first byte is sent, within the limit of
 //! a statement's memory, so that its status tells.
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
 use crate::session::execution::Execution;
+use crate::shutdown::{Shutdown, Stage, stopping};
 
 /// Largest JSON document, bytes; NDJSON has no limit.
 const DOCUMENT_BYTES_MAX: usize = 256 << 20;
@@ -67,17 +68,18 @@ impl Shape {
         }
     }
 
-    /// Sends the whole body; gives the number of rows sent. `begun` hears that it begins, or why
-    /// it does not.
+    /// Sends the whole body, or what there is of it when the node's grace is over; gives the number
+    /// of rows sent. `begun` hears that it begins, or why it does not.
     pub async fn send(
         self,
         execution: &mut Execution,
         begun: oneshot::Sender<std::result::Result<(), Failure>>,
         pieces: &mpsc::Sender<Bytes>,
+        shutdown: &Shutdown,
     ) -> u64 {
         match self {
-            Shape::Json => document(execution, begun, pieces).await,
-            Shape::Lines => lines(execution, begun, pieces).await,
+            Shape::Json => document(execution, begun, pieces, shutdown).await,
+            Shape::Lines => lines(execution, begun, pieces, shutdown).await,
         }
     }
 }
@@ -93,10 +95,12 @@ async fn document(
     execution: &mut Execution,
     begun: oneshot::Sender<std::result::Result<(), Failure>>,
     pieces: &mpsc::Sender<Bytes>,
+    shutdown: &Shutdown,
 ) -> u64 {
     let made = tokio::select! {
         made = whole(execution) => made,
         () = pieces.closed() => return 0,
+        () = shutdown.reached(Stage::Over) => Err(stopping()),
     };
     match made {
         Err(failure) => {
@@ -141,17 +145,20 @@ async fn lines(
     execution: &mut Execution,
     begun: oneshot::Sender<std::result::Result<(), Failure>>,
     pieces: &mpsc::Sender<Bytes>,
+    shutdown: &Shutdown,
 ) -> u64 {
     let columns = execution.columns.clone().unwrap_or_else(|| [].into());
     if begun.send(Ok(())).is_err() {
         return 0;
     }
+    let mut over = std::pin::pin!(shutdown.reached(Stage::Over));
     let mut rows = 0;
     let mut out = format!("{}\n", json!({"columns": columns_json(&columns)}));
-    let end = loop {
+    let end = 'rows: loop {
         let next = tokio::select! {
             next = execution.next() => next,
             () = pieces.closed() => return rows,
+            () = &mut over => Err(stopping()),
         };
         let batch = match next {
             Ok(Some(batch)) => batch,
@@ -168,10 +175,17 @@ async fn lines(
             }
             out.push('\n');
             rows += 1;
-            if out.len() >= PIECE_BYTES
-                && pieces.send(std::mem::take(&mut out).into()).await.is_err()
-            {
-                return rows;
+            if out.len() >= PIECE_BYTES {
+                let room = tokio::select! {
+                    room = pieces.reserve() => room,
+                    () = &mut over => {
+                        break 'rows json!({"error": failure_json(&stopping())});
+                    }
+                };
+                match room {
+                    Ok(room) => room.send(std::mem::take(&mut out).into()),
+                    Err(_) => return rows,
+                }
             }
         }
         if let Some(failure) = failed {

@@ -274,7 +274,8 @@ async fn answer(
             return;
         }
     };
-    let sent = shape.send(&mut execution, begun, &pieces).await;
+    let shutdown = &worker.node.shutdown;
+    let sent = shape.send(&mut execution, begun, &pieces, shutdown).await;
     crate::node::Counters::add(&session.worker.node.counters.rows_sent, sent);
 }
 

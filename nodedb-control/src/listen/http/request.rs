@@ -6,7 +6,8 @@
 use axum::http::{HeaderMap, StatusCode, header};
 use nodedb_query::catalog::similar;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value, text};
-use serde_json::{Map, Value as Json};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value as Json;
 use sqlparser::ast;
 
 use crate::session::Session;
@@ -157,15 +158,54 @@ fn check_statement(statement: &Statement) -> Result<()> {
     }
 }
 
-/// `{"sql", "params", "timeout_ms"}`.
+/// The members of a JSON object as they were sent, in order: of two with one name a map would keep
+/// the later, and nobody would hear of the other.
+struct Members(Vec<(String, Json)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Members, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
+/// `{"sql", "params", "timeout_ms"}`, each at most once.
 fn json(body: &[u8]) -> Result<Query> {
     const HINT: &str = "send {\"sql\": \"…\", \"params\": […], \"timeout_ms\": n}";
     let malformed =
         |message: String| Failure::new(SqlState::ProtocolViolation, message).with_hint(HINT);
-    let members: Map<String, Json> = serde_json::from_slice(body)
+    let Members(members) = serde_json::from_slice(body)
         .map_err(|e| malformed(format!("the body is no JSON object: {e}")))?;
     let mut query = Query::default();
     let mut has_sql = false;
+    for (at, (name, _)) in members.iter().enumerate() {
+        if members[..at].iter().any(|(earlier, _)| earlier == name) {
+            let message = format!("\"{name}\" is sent more than once");
+            return Err(Failure::new(SqlState::InvalidParameterValue, message).with_hint(HINT));
+        }
+        // One that is unknown is refused below; there may be a great many of them.
+        if !MEMBERS.contains(&name.as_str()) {
+            break;
+        }
+    }
     for (name, value) in members {
         let wrong = |wanted: &str| {
             let message = format!("\"{name}\" must be {wanted}");
@@ -255,10 +295,21 @@ mod tests {
         );
         assert_eq!(refused("", "SELECT 1"), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         assert_eq!(refused("application/json", "{"), StatusCode::BAD_REQUEST);
-        assert_eq!(
-            refused("application/json", r#"{"sql": "", "x": 1}"#),
-            StatusCode::BAD_REQUEST
-        );
+        for body in [
+            r#"{"sql": "", "x": 1}"#,
+            r#"{"sql": "SELECT 1", "params": [], "sql": "SELECT 2"}"#,
+            r#"{"sql": "SELECT 1", "timeout_ms": 1, "timeout_ms": null}"#,
+        ] {
+            assert_eq!(
+                refused("application/json", body),
+                StatusCode::BAD_REQUEST,
+                "{body}"
+            );
+        }
+        // Within a value the last one counts, as in PostgreSQL's jsonb.
+        let body = r#"{"sql": "SELECT $1::jsonb", "params": [{"a": 1, "a": 2}]}"#;
+        let query = read("application/json", body).expect("reads");
+        assert_eq!(query.params, [serde_json::json!({"a": 2})]);
     }
 
     #[test]
