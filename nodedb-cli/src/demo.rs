@@ -16,7 +16,7 @@ use nodedb_types::vector::{self, Metric};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::load;
-use crate::render::{self, Format, Length};
+use crate::render::{self, Length};
 
 static PACKAGES: &[u8] = include_bytes!("../data/atlas-2000.parquet");
 static QUERIES: &[u8] = include_bytes!("../data/queries.parquet");
@@ -78,13 +78,7 @@ pub async fn run(client: &Client, full: Option<&Path>, check: bool) -> Result<()
         let answer = rows.collect().await?;
         let took = begin.elapsed();
         writeln!(out, "$1 = embedding of \"{}\"", query.text)?;
-        render::rows(
-            &mut out,
-            Format::Table,
-            Length::of_stdout(),
-            &columns,
-            &answer,
-        )?;
+        render::table(&mut out, Length::of_stdout(), &columns, &answer)?;
         writeln!(
             out,
             "answered in {:.3} ms, the round trip included\n",

@@ -66,11 +66,11 @@ enum Command {
 
 #[derive(Args)]
 struct Statements {
-    /// Run this text and exit; otherwise standard input or a prompt
+    /// Run this text and exit, several one after the other; otherwise standard input or a prompt
     #[arg(short, long = "command", value_name = "SQL")]
-    command_text: Option<String>,
+    commands: Vec<String>,
     /// Run the statements of a file and exit; - is standard input
-    #[arg(short, long, value_name = "FILE", conflicts_with = "command_text")]
+    #[arg(short, long, value_name = "FILE", conflicts_with = "commands")]
     file: Option<PathBuf>,
     /// How results look
     #[arg(long, value_enum, default_value = "table")]
@@ -212,15 +212,15 @@ fn misused(wrong: &anyhow::Error) -> ExitCode {
 
 async fn statements(client: Client, statements: Statements) -> Result<Exit> {
     let mut shell = Shell::new(client, statements.format);
-    match (statements.command_text, statements.file) {
-        (Some(text), _) => shell.run_argument(&text).await,
-        (None, Some(path)) if path != Path::new("-") => {
+    match statements.file {
+        None if !statements.commands.is_empty() => shell.run_arguments(&statements.commands).await,
+        Some(path) if path != Path::new("-") => {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             shell.run_text(&text).await
         }
-        (None, Some(_)) => shell.run_stdin().await,
-        (None, None) => shell.run_input().await,
+        Some(_) => shell.run_stdin().await,
+        None => shell.run_input().await,
     }
 }
 

@@ -1,6 +1,8 @@
-//! How results look: an aligned table, CSV, a JSON array, or a JSON object per line.
+//! How results look: an aligned table, CSV, a JSON array, or a JSON object per line. The first and the
+//! third need all rows; the others are written row by row.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -43,29 +45,75 @@ const PLAN_COLUMN: &str = "QUERY PLAN";
 /// Characters of a cell that a table shows.
 const CELL_CHARS_MAX: usize = 120;
 
-/// Writes a whole result.
-pub fn rows(
+/// A form in which every row is a line, so that rows can be written as they come.
+pub enum Lines {
+    Csv { header: String },
+    Ndjson { columns: Arc<[(String, DataType)]> },
+}
+
+impl Lines {
+    /// `None` when the form needs all rows first, or when there are none to come.
+    pub fn of(format: Format, columns: &Arc<[(String, DataType)]>) -> Option<Lines> {
+        match format {
+            _ if columns.is_empty() => None,
+            Format::Table | Format::Json => None,
+            Format::Csv => {
+                let names: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
+                let header = names.join(",");
+                Some(Lines::Csv { header })
+            }
+            Format::Ndjson => {
+                let columns = columns.clone();
+                Some(Lines::Ndjson { columns })
+            }
+        }
+    }
+
+    /// Writes what stands before the first row.
+    pub fn begin(&self, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Lines::Csv { header } => writeln!(out, "{header}"),
+            Lines::Ndjson { .. } => Ok(()),
+        }
+    }
+
+    pub fn row(&self, out: &mut impl Write, row: &Row) -> io::Result<()> {
+        match self {
+            Lines::Ndjson { columns } => writeln!(out, "{}", object(columns, row)),
+            Lines::Csv { .. } => {
+                // An empty text is quoted, so that it differs from NULL.
+                let field = |value: &Value| match value {
+                    Value::Text(text) if text.is_empty() => "\"\"".to_owned(),
+                    value => quoted(&cell(value)),
+                };
+                let fields: Vec<String> = row.values().iter().map(field).collect();
+                writeln!(out, "{}", fields.join(","))
+            }
+        }
+    }
+}
+
+/// A field of CSV.
+fn quoted(field: &str) -> String {
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// Writes a whole result as one JSON array.
+pub fn json_array(
     out: &mut dyn Write,
-    format: Format,
-    length: Length,
     columns: &[(String, DataType)],
     rows: &[Row],
 ) -> io::Result<()> {
-    match format {
-        Format::Table => table(out, length, columns, rows),
-        Format::Csv => csv(out, columns, rows),
-        Format::Json => {
-            writeln!(out, "[")?;
-            for (at, row) in rows.iter().enumerate() {
-                let comma = if at + 1 < rows.len() { "," } else { "" };
-                writeln!(out, "  {}{comma}", object(columns, row))?;
-            }
-            writeln!(out, "]")
-        }
-        Format::Ndjson => rows
-            .iter()
-            .try_for_each(|row| writeln!(out, "{}", object(columns, row))),
+    writeln!(out, "[")?;
+    for (at, row) in rows.iter().enumerate() {
+        let comma = if at + 1 < rows.len() { "," } else { "" };
+        writeln!(out, "  {}{comma}", object(columns, row))?;
     }
+    writeln!(out, "]")
 }
 
 /// One row as a JSON object, members in the order of the columns.
@@ -95,7 +143,8 @@ fn cell(value: &Value) -> String {
     shown
 }
 
-fn table(
+/// Writes a whole result as an aligned table.
+pub fn table(
     out: &mut dyn Write,
     length: Length,
     columns: &[(String, DataType)],
@@ -157,31 +206,6 @@ fn shorten(cell: String) -> String {
         Some((end, _)) => format!("{}…", &cell[..end]),
         None => cell,
     }
-}
-
-fn csv(out: &mut dyn Write, columns: &[(String, DataType)], rows: &[Row]) -> io::Result<()> {
-    let quoted = |field: &str| {
-        if field.contains(['"', ',', '\n', '\r']) {
-            format!("\"{}\"", field.replace('"', "\"\""))
-        } else {
-            field.to_owned()
-        }
-    };
-    let header: Vec<String> = columns.iter().map(|(name, _)| quoted(name)).collect();
-    writeln!(out, "{}", header.join(","))?;
-    for row in rows {
-        // An empty text is quoted, so that it differs from NULL.
-        let fields: Vec<String> = row
-            .values()
-            .iter()
-            .map(|value| match value {
-                Value::Text(text) if text.is_empty() => "\"\"".to_owned(),
-                value => quoted(&cell(value)),
-            })
-            .collect();
-        writeln!(out, "{}", fields.join(","))?;
-    }
-    Ok(())
 }
 
 /// An error in psql's manner, with a caret under its position.

@@ -5,19 +5,22 @@
 //! backslash command in a script, failed outside of a prompt.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nodedb_client::{Client, Failure, SqlState};
+use nodedb_client::{Client, Failure, Rows, SqlState};
 use reedline::{
     ColumnarMenu, Completer, DefaultCompleter, DefaultHinter, Emacs, FileBackedHistory, KeyCode,
     KeyModifiers, MenuBuilder, Prompt, PromptEditMode, PromptHistorySearch, Reedline,
     ReedlineEvent, ReedlineMenu, Signal, ValidationResult, Validator, default_emacs_keybindings,
 };
 
-use crate::render::{self, Format, Length};
+use crate::render::{self, Format, Length, Lines};
 use crate::split;
 
 /// What the process ends with.
@@ -68,14 +71,17 @@ impl Shell {
         }
     }
 
-    /// Runs the text of `-c`.
-    pub async fn run_argument(&mut self, text: &str) -> Result<Exit> {
-        let exit = self.run_text(text).await?;
-        let is_command = split::skip_blank(text).starts_with('\\');
-        Ok(match exit {
-            Exit::StatementFailed if is_command => Exit::CommandFailed,
-            exit => exit,
-        })
+    /// Runs the text of each `-c`, up to the first that fails.
+    pub async fn run_arguments(&mut self, texts: &[String]) -> Result<Exit> {
+        for text in texts {
+            let is_command = split::skip_blank(text).starts_with('\\');
+            match self.run_text(text).await? {
+                Exit::Good => {}
+                Exit::StatementFailed if is_command => return Ok(Exit::CommandFailed),
+                failed => return Ok(failed),
+            }
+        }
+        Ok(Exit::Good)
     }
 
     /// Runs the statements and backslash commands of a text, one after the other, and stops at the
@@ -161,11 +167,14 @@ impl Shell {
     async fn answer(&self, statement: &str) -> Result<(), Failure> {
         let mut rows = self.client.sql(statement, &[]).await?;
         let columns = rows.columns().await?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        if let Some(lines) = Lines::of(self.format, &columns) {
+            return stream(&lines, &mut rows, &mut out).await;
+        }
         let mut all = Vec::new();
         while let Some(row) = rows.next().await? {
             all.push(row);
         }
-        let mut out = BufWriter::new(io::stdout().lock());
         if columns.is_empty() {
             let command = rows
                 .done()
@@ -177,7 +186,10 @@ impl Shell {
             }
             return written(writeln!(out, "{command}").and_then(|()| out.flush()));
         }
-        let shown = render::rows(&mut out, self.format, Length::of_stdout(), &columns, &all);
+        let shown = match self.format {
+            Format::Json => render::json_array(&mut out, &columns, &all),
+            _ => render::table(&mut out, Length::of_stdout(), &columns, &all),
+        };
         written(shown.and_then(|()| out.flush()))
     }
 
@@ -326,6 +338,32 @@ const KEYWORDS: &str = "\
     BYTEA DATE TIMESTAMP TIMESTAMPTZ INTERVAL JSONB VECTOR GEOGRAPHY GEOMETRY POINT text_match \
     bm25_score ST_DWithin ST_Point ST_Distance fulltext rtree hnsw btree vector_cosine_ops count \
     sum avg min max between like is in asc desc";
+
+/// Writes rows as they come, and what there is before waiting for more. A reader that has seen
+/// enough ends the statement.
+async fn stream(lines: &Lines, rows: &mut Rows, out: &mut impl Write) -> Result<(), Failure> {
+    let mut wrote = lines.begin(out);
+    while wrote.is_ok() {
+        let mut next = pin!(rows.next());
+        let ready = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await;
+        let row = match ready {
+            Poll::Ready(row) => row,
+            Poll::Pending => {
+                wrote = out.flush();
+                next.await
+            }
+        };
+        match row {
+            Ok(Some(row)) => wrote = wrote.and_then(|()| lines.row(out, &row)),
+            Ok(None) => return written(wrote.and_then(|()| out.flush())),
+            Err(failure) => {
+                written(out.flush())?;
+                return Err(failure);
+            }
+        }
+    }
+    written(wrote)
+}
 
 /// How writing a result went. A reader that has seen enough (`| head`) is none to tell.
 fn written(outcome: io::Result<()>) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! `ndb` and `ndb sql` as scripts run them: exit codes, output that is not cut, slips of the pen.
 
-use std::process::{Command, Output};
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
 
 use crate::import::{fed, ndb, text};
 use crate::server::{Folder, Server, Start};
@@ -85,6 +86,46 @@ fn piped_output_is_whole() {
 }
 
 #[test]
+fn rows_as_lines_come_as_they_are_made() {
+    let folder = Folder::new("lines");
+    let server = start(&folder);
+    let count = "SELECT n, 'a,b' AS t FROM generate_series(1, 1000000000) AS g (n)";
+    for (format, first) in [
+        ("csv", "n,t\n1,\"a,b\"\n2,\"a,b\"\n"),
+        (
+            "ndjson",
+            "{\"n\": 1, \"t\": \"a,b\"}\n{\"n\": 2, \"t\": \"a,b\"}\n",
+        ),
+    ] {
+        let mut command = ndb(
+            &server,
+            folder.path(),
+            &["sql", "--format", format, "-c", count],
+        );
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it runs");
+        let mut begin = vec![0; first.len()];
+        let mut out = child.stdout.take().expect("its output");
+        out.read_exact(&mut begin).expect("rows");
+        assert_eq!(text(&begin), first);
+        // The reader has seen enough, as `head` has, which ends the statement.
+        drop(out);
+        let status = child.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+    // What came before a failure is there.
+    let failing = "SELECT 1 / (90000 - n) AS q FROM generate_series(1, 100000) AS g (n)";
+    let done = ndb(
+        &server,
+        folder.path(),
+        &["sql", "--format", "csv", "-c", failing],
+    )
+    .output()
+    .expect("it runs");
+    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    assert!(text(&done.stdout).starts_with("q\n0\n0\n"), "{done:?}");
+}
+
+#[test]
 fn exit_codes_are_those_of_psql() {
     let folder = Folder::new("codes");
     let server = start(&folder);
@@ -106,6 +147,34 @@ fn exit_codes_are_those_of_psql() {
         let done = run(&["sql", "-c", sql]);
         assert_eq!(done.status.code(), Some(code), "{sql}: {done:?}");
         assert_eq!(done.stderr.is_empty(), code == 0, "{sql}: {done:?}");
+    }
+    // Several texts, one after the other, up to the first that fails.
+    let several = [
+        "sql",
+        "--format",
+        "csv",
+        "-c",
+        "SELECT 1 AS a",
+        "-c",
+        "\\q",
+        "-c",
+        "SELECT 2 AS b",
+    ];
+    let done = run(&several);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    assert_eq!(text(&done.stdout), "a\n1\nb\n2\n", "{done:?}");
+    for (failing, code) in [("SELECT 1/0", 3), ("\\foo", 1)] {
+        let done = run(&[
+            "sql",
+            "--format",
+            "csv",
+            "-c",
+            failing,
+            "-c",
+            "SELECT 2 AS b",
+        ]);
+        assert_eq!(done.status.code(), Some(code), "{done:?}");
+        assert_eq!(text(&done.stdout), "", "{done:?}");
     }
     // A script stops where it fails; what was shown before stays.
     let script = b"SELECT 1 AS a;\n\\timing on\n\\nonsense\nSELECT 2 AS b;\n";
