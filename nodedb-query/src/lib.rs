@@ -24,7 +24,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use bind::{BindContext, Bound, SYMMETRIC, USING_ALIAS, bind, data_type};
+pub use bind::{BindContext, Bound, SYMMETRIC, USING_ALIAS, bind, data_type, numeric_digits};
 pub use executor::{
     Executor, ExecutorConfig, LeafItem, LeafRun, LeafStream, Leaves, RelationalPlan, Reports,
     RowStream, RunContext, run_inline,

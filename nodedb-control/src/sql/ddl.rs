@@ -308,7 +308,9 @@ pub fn data_type(written: &SqlType) -> Result<DataType> {
         SqlType::Double(ExactNumberInfo::None) => DataType::Float8,
         SqlType::Float(ExactNumberInfo::Precision(1..=24)) => DataType::Float4,
         SqlType::Float(ExactNumberInfo::Precision(25..=53)) => DataType::Float8,
-        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => numeric(info)?,
+        SqlType::Numeric(info) | SqlType::Decimal(info) | SqlType::Dec(info) => {
+            DataType::Numeric(nodedb_query::numeric_digits(info)?)
+        }
         SqlType::Text => DataType::Text(None),
         SqlType::Varchar(length)
         | SqlType::CharVarying(length)
@@ -356,27 +358,6 @@ fn unknown_type(written: &impl std::fmt::Display) -> Failure {
             written.to_string().to_lowercase()
         ),
     )
-}
-
-fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
-    let (precision, scale) = match *info {
-        ExactNumberInfo::None => return Ok(DataType::Numeric(None)),
-        ExactNumberInfo::Precision(precision) => (precision, 0),
-        ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
-    };
-    if !(1..=38).contains(&precision) {
-        return Err(Failure::new(
-            SqlState::InvalidParameterValue,
-            format!("NUMERIC precision {precision} must be between 1 and 38"),
-        ));
-    }
-    if !(0..=precision as i64).contains(&scale) {
-        return Err(Failure::new(
-            SqlState::InvalidParameterValue,
-            format!("NUMERIC scale {scale} must be between 0 and precision {precision}"),
-        ));
-    }
-    Ok(DataType::Numeric(Some((precision as u8, scale as u8))))
 }
 
 fn varchar(length: u64) -> Result<u32> {

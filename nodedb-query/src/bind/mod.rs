@@ -43,7 +43,7 @@ use crate::rules;
 use aggregate::Grouping;
 use name::Scope;
 pub use row::{SYMMETRIC, USING_ALIAS};
-pub use special::data_type;
+pub use special::{data_type, digits as numeric_digits};
 
 /// What a statement is bound against.
 #[derive(Clone)]

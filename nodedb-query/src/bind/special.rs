@@ -56,20 +56,30 @@ pub fn data_type(declared: &ast::DataType) -> Result<DataType> {
     })
 }
 
-fn digits(size: &ast::ExactNumberInfo) -> Result<Option<(u8, u8)>> {
+/// Precision and scale of `NUMERIC(p, s)`; `None` where it is unbounded. 22023 for what PostgreSQL
+/// refuses, 0A000 for more digits than there are here, and for scales that round left of the point or
+/// leave no digit before it.
+pub fn digits(size: &ast::ExactNumberInfo) -> Result<Option<(u8, u8)>> {
     let (precision, scale) = match size {
         ast::ExactNumberInfo::None => return Ok(None),
         ast::ExactNumberInfo::Precision(precision) => (*precision, 0),
         ast::ExactNumberInfo::PrecisionAndScale(precision, scale) => (*precision, *scale),
     };
+    let invalid = |message| Err(Failure::new(SqlState::InvalidParameterValue, message));
     match (u8::try_from(precision), u8::try_from(scale)) {
         (Ok(precision @ 1..=38), Ok(scale)) if scale <= precision => Ok(Some((precision, scale))),
-        _ => Err(Failure::new(
-            SqlState::InvalidParameterValue,
-            format!(
-                "NUMERIC precision {precision} must be between 1 and 38, scale {scale} between 0 and that"
-            ),
+        _ if !(1..=1000).contains(&precision) => invalid(format!(
+            "NUMERIC precision {precision} must be between 1 and 1000"
         )),
+        _ if !(-1000..=1000).contains(&scale) => invalid(format!(
+            "NUMERIC scale {scale} must be between -1000 and 1000"
+        )),
+        _ => Err(
+            Failure::unsupported(format!("NUMERIC({precision}, {scale})")).with_hint(
+                "a precision from 1 to 38 and a scale from 0 to the precision; to round left of \
+                 the point, use round(x, -2)",
+            ),
+        ),
     }
 }
 
