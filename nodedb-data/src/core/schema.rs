@@ -152,7 +152,11 @@ impl State {
                 }
             }
             SchemaRecord::PublishIndex(id) => each_index(*id, &|t, id| t.publish_index(id)),
-            SchemaRecord::DropIndex(id) => each_index(*id, &|t, id| t.drop_index(id)),
+            SchemaRecord::DropIndex(id) => each_index(*id, &|t, id| {
+                if let Some(engine) = t.drop_index(id) {
+                    self.upkeep.index_dropped(engine);
+                }
+            }),
             SchemaRecord::SetEmit(id, retention_bytes) => {
                 if let Some(table) = shard.table(*id) {
                     table.emit.set(*retention_bytes);

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use nodedb_types::{CommitTs, Result};
 
 use super::state::State;
+use crate::engine::SharedIndex;
 use crate::shard::table::Table;
 
 /// Versions released per turn.
 const TRIM_PER_TURN: usize = 64;
 /// Units for releasing one.
 const TRIM_UNITS: u32 = 2;
-/// Rows of dropped tables freed per turn.
+/// Rows of dropped tables, or pages of their keys, freed per turn.
 const FREE_PER_TURN: usize = 256;
 /// Leaves that the clock's hand passes per turn, and units for each.
 const SWEEP_PER_TURN: usize = 128;
@@ -28,6 +29,8 @@ pub struct Upkeep {
     /// Changed since their engines last said that nothing is left to merge.
     unmerged: RefCell<VecDeque<Rc<Table>>>,
     dropped: RefCell<VecDeque<Rc<Table>>>,
+    /// Of dropped indexes and tables.
+    engines: RefCell<VecDeque<SharedIndex>>,
     /// The snapshot below which the last round trimmed: nothing more can go until it moves.
     trimmed_to: Cell<CommitTs>,
 }
@@ -52,6 +55,11 @@ impl Upkeep {
             .retain(|t| !Rc::ptr_eq(t, &table));
         self.dropped.borrow_mut().push_back(table);
     }
+
+    /// The index was dropped; what it holds goes when nobody reads it any more.
+    pub fn index_dropped(&self, engine: SharedIndex) {
+        self.engines.borrow_mut().push_back(engine);
+    }
 }
 
 impl State {
@@ -59,9 +67,10 @@ impl State {
     pub fn upkeep_piece(&self) -> Result<bool> {
         let trimmed = self.trim_piece();
         let freed = self.free_piece();
+        let dismantled = self.dismantle_piece();
         let swept = self.sweep_piece();
         let merged = self.merge_piece()?;
-        Ok(trimmed | freed | swept | merged)
+        Ok(trimmed | freed | dismantled | swept | merged)
     }
 
     fn sweep_piece(&self) -> bool {
@@ -124,7 +133,24 @@ impl State {
             self.upkeep.dropped.borrow_mut().push_back(table);
             return true;
         }
+        // A checkpoint names no index of a dropped table, so these may go at any time.
+        while let Some(engine) = table.take_index() {
+            self.upkeep.index_dropped(engine);
+        }
         false
+    }
+
+    fn dismantle_piece(&self) -> bool {
+        let Some(engine) = self.upkeep.engines.borrow_mut().pop_front() else {
+            return false;
+        };
+        // A build and queries hold it too.
+        let is_free = Rc::strong_count(&engine) == 1;
+        if is_free && !engine.borrow_mut().dismantle(&self.budget) {
+            return !self.upkeep.engines.borrow().is_empty();
+        }
+        self.upkeep.engines.borrow_mut().push_back(engine);
+        is_free
     }
 
     fn merge_piece(&self) -> Result<bool> {

@@ -108,6 +108,7 @@ pub trait IndexEngine {
         turn: &Turn<'_>,
     ) -> Poll<Result<()>>;
     fn work(&mut self, budget: &Budget) -> Result<bool>;
+    fn dismantle(&mut self, budget: &Budget) -> bool;
     fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>>;
     fn freeze(&mut self) -> Result<Option<Frozen>>;
     fn thaw(&mut self, header: &[u8], parts: usize) -> Result<()>;
@@ -238,6 +239,10 @@ impl<E: Engine> IndexEngine for Erased<E> {
 
     fn work(&mut self, budget: &Budget) -> Result<bool> {
         self.0.work(budget)
+    }
+
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        self.0.dismantle(budget)
     }
 
     fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>> {

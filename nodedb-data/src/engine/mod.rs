@@ -247,6 +247,13 @@ pub trait Engine: 'static {
         turn: &Turn<'_>,
     ) -> Poll<Result<()>>;
 
+    /// Drops what it holds, in a piece that fits the budget, once nobody reads it any more; false
+    /// when little is left, so that the rest may go at once.
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        let _ = budget;
+        false
+    }
+
     /// Background work such as merging runs, in a piece that fits the budget; true when more
     /// is left to do.
     fn work(&mut self, budget: &Budget) -> Result<bool> {

@@ -210,14 +210,16 @@ impl Table {
         (history.bytes(), history.oldest())
     }
 
-    /// Releases the rows of a dropped table that nobody reads any more, at most `max` at a time;
-    /// true when there are more.
+    /// Releases the rows of a dropped table that nobody reads any more, then the pages of its
+    /// keys, at most `max` at a time; true when there are more. The root of the keys stays: a
+    /// checkpoint may still name it.
     pub fn free(&self, max: usize) -> bool {
         if self.trim(CommitTs(u64::MAX), None, max) {
             return true;
         }
         let Some(taken) = self.locations.borrow_mut().take_some(max) else {
-            return false;
+            let (root, _) = self.keys.borrow().parts();
+            return self.pages.borrow_mut().release_some(root, max);
         };
         let mut log = self.log.borrow_mut();
         for location in taken {

@@ -309,8 +309,16 @@ impl Table {
         }
     }
 
-    pub fn drop_index(&self, id: IndexId) {
-        self.indexes.borrow_mut().retain(|i| i.definition.id != id);
+    /// Takes the index out; who holds it goes on.
+    pub fn drop_index(&self, id: IndexId) -> Option<SharedIndex> {
+        let mut indexes = self.indexes.borrow_mut();
+        let at = indexes.iter().position(|i| i.definition.id == id)?;
+        Some(indexes.remove(at).engine)
+    }
+
+    /// Takes an index of a dropped table out.
+    pub fn take_index(&self) -> Option<SharedIndex> {
+        self.indexes.borrow_mut().pop().map(|index| index.engine)
     }
 
     /// Nobody will write here again; readers that began before go on.

@@ -106,6 +106,16 @@ impl PageStore {
         self.free.push(id);
     }
 
+    /// Gives up to `max` pages back, the one that is kept aside; false when there were none.
+    pub fn release_some(&mut self, kept: PageId, max: usize) -> bool {
+        let others = self.pages.numbers().filter(|id| *id != kept.0);
+        let gone: Vec<u32> = others.take(max).collect();
+        for id in &gone {
+            self.release(PageId(*id));
+        }
+        !gone.is_empty()
+    }
+
     /// False for an id that names no page.
     pub fn holds(&self, id: PageId) -> bool {
         self.pages.contains(id.0)

@@ -26,7 +26,7 @@ use self::postings::Postings;
 pub use self::source::OrderedSource;
 use self::values::{LEAF_MAX, Values};
 use super::{Engine, Estimate, Frozen, Hashes, Place, ThawPart, Truth, mix};
-use crate::pace::{INDEX_STEP, Turn};
+use crate::pace::{Budget, INDEX_STEP, Turn};
 use crate::set::{BlockSet, RowSet};
 
 /// One column of one collection on one shard.
@@ -327,6 +327,16 @@ impl Engine for Ordered {
                 return Poll::Pending;
             }
         }
+    }
+
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        // An entry is a value and a set of rows, each with memory of its own.
+        while self.values.drop_leaf() {
+            if !budget.spend(LEAF_MAX as u32 * INDEX_STEP) {
+                return true;
+            }
+        }
+        false
     }
 
     fn freeze(&mut self) -> Result<Option<Frozen>> {

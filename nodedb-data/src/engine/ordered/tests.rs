@@ -385,3 +385,23 @@ fn a_value_too_long_is_refused_before_it_is_written() {
         .unwrap_err();
     assert_eq!(failure.code(), nodedb_types::SqlState::ProgramLimitExceeded);
 }
+
+#[test]
+fn a_dropped_index_goes_in_pieces() {
+    let mut index = open();
+    let mut model = BTreeMap::new();
+    for id in 1..=1_000 {
+        write(&mut index, &mut model, id, Some(Some(id as i32)));
+    }
+    let mut turns = 0;
+    loop {
+        let budget = Budget::new(2 * LEAF_MAX as u32);
+        let more = index.dismantle(&budget);
+        assert_eq!(more, budget.is_spent(), "a turn takes what it may");
+        if !more {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns > 30, "{turns}");
+}

@@ -168,6 +168,11 @@ impl Values {
         true
     }
 
+    /// Drops the last leaf, of an index that nobody reads any more; false when there is none.
+    pub(super) fn drop_leaf(&mut self) -> bool {
+        self.leaves.pop().is_some()
+    }
+
     /// The leaf in which a value stands or would stand; 0 where there is none yet.
     fn leaf_of(&self, value: &[u8]) -> usize {
         let same = with_head(&self.heads, head(value));

@@ -234,8 +234,15 @@ impl Corpus {
         Ok(())
     }
 
+    /// Nobody reads any part any more, or will.
+    pub(super) fn retire_all(&mut self) {
+        self.merge = None;
+        let parts = self.parts.drain(..);
+        self.retired.extend(parts.map(|part| part.body));
+    }
+
     /// Drops a piece of a part that nobody reads any more; false when there is none.
-    fn dismantle(&mut self, budget: &Budget) -> bool {
+    pub(super) fn dismantle(&mut self, budget: &Budget) -> bool {
         for at in 0..self.retired.len() {
             let Some(dropped) = self.retired[at].dismantle(DISMANTLE_PIECE) else {
                 continue;

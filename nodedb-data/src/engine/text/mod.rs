@@ -300,6 +300,18 @@ impl Engine for FullText {
         Ok(false)
     }
 
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        let corpus = &mut self.state.get_mut().corpus;
+        corpus.retire_all();
+        while corpus.dismantle(budget) {
+            if budget.is_spent() {
+                return true;
+            }
+        }
+        // A part that a checkpoint still writes goes with it.
+        false
+    }
+
     fn poll_settle(&mut self, turn: &Turn<'_>) -> Poll<Result<()>> {
         self.poll_corpus(turn).map(|_| Ok(()))
     }
