@@ -6,7 +6,9 @@
 //! that the paths for full rings run all the time. Listeners and threads have tests of their own.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nodedb_bridge::clock::{Clock, Snapshots, TimeSource};
 use nodedb_bridge::port::EventLog;
 use nodedb_bridge::reply::Pump;
+use nodedb_bridge::request::Op;
 use nodedb_bridge::upcall::Upcall;
 use nodedb_bridge::wiring::{Depths, EventEnds, wire};
 use nodedb_control::catalog::boot;
@@ -28,7 +31,7 @@ use nodedb_data::emit::log::{EventLogConfig, LogReader};
 use nodedb_data::io::sim::{SimDisk, TearVariant};
 use nodedb_event::log::LogServer;
 use nodedb_event::{LogClient, Plane};
-use nodedb_types::{Failure, Value, arrow_map, text};
+use nodedb_types::{CollectionId, Failure, Value, arrow_map, text};
 
 use crate::tasks::{Tasks, Time};
 use crate::workload::random::Random;
@@ -84,6 +87,16 @@ impl Machine {
 
     /// Starts a server, which may find that its disk does not work.
     pub fn try_start(&mut self, cores: u16) -> Result<Result<Server, Failure>, Down> {
+        let mut server = match self.recovered(cores)? {
+            Ok(server) => server,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let booted = server.boot()?;
+        Ok(booted.map(|()| server))
+    }
+
+    /// A server whose cores have recovered, and whose catalog was not looked at.
+    pub fn recovered(&mut self, cores: u16) -> Result<Result<Server, Failure>, Down> {
         self.starts += 1;
         let mut server = self.assemble(cores);
         server.until(|server| {
@@ -93,9 +106,7 @@ impl Machine {
             return Ok(Err(failure));
         }
         server.begin_events(self.starts);
-        let worker = server.worker.clone();
-        let booted = server.run(async move { boot::boot(&worker).await })?;
-        Ok(booted.map(|()| server))
+        Ok(Ok(server))
     }
 
     fn assemble(&self, cores: u16) -> Server {
@@ -189,6 +200,28 @@ pub struct Server {
 }
 
 impl Server {
+    /// Reads the catalog and puts right what a schema change has left; sessions may come then.
+    pub fn boot(&mut self) -> Result<Result<(), Failure>, Down> {
+        let worker = self.worker.clone();
+        self.run(async move { boot::boot(&worker).await })
+    }
+
+    /// What the cores keep of the log for the streams of their collections, each difference once.
+    pub fn emitting(&mut self) -> Result<BTreeSet<(CollectionId, Option<u64>)>, Down> {
+        let worker = self.worker.clone();
+        self.run(async move {
+            let statement = worker.system_statement(worker.node.clock.now());
+            let ask = |_| Op::Report;
+            let mut all = BTreeSet::new();
+            for reader in worker.dispatcher.broadcast(&statement, ask).await {
+                let report = worker.dispatcher.report(reader).await.expect("a report");
+                let kept = report.emitting.into_iter();
+                all.extend(kept.map(|(id, bytes)| (id, bytes.map(NonZeroU64::get))));
+            }
+            all
+        })
+    }
+
     /// One turn of some core or of some task.
     fn step(&mut self) {
         self.time.0.fetch_add(STEP_NS, Ordering::Relaxed);

@@ -7,6 +7,7 @@
 //! | `tasks` | tasks and virtual time |
 //! | `script` | every kind of statement, cut at every operation of the disk |
 //! | `crowd` | eight sessions at once, cut at random |
+//! | `streams` | change streams made and dropped, cut at every operation of the disk |
 //! | `disk` | the same script on a disk that fails or is full |
 //! | `faults` | faults that are built in and must be noticed |
 //!
@@ -18,6 +19,7 @@ mod disk;
 mod faults;
 mod machine;
 mod script;
+mod streams;
 mod tasks;
 #[path = "../workload/mod.rs"]
 mod workload;
