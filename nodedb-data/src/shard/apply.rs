@@ -33,6 +33,9 @@ const ROW_UNITS: u32 = 10;
 const COPY_BYTES_PER_UNIT: usize = 512;
 const INDEX_BYTES_PER_UNIT: usize = 8;
 
+/// Giving a page's memory back costs as much as releasing so many rows.
+const ROWS_PER_PAGE: usize = 16;
+
 impl Table {
     /// Applies one effect as a whole, or nothing of it as long as something that it needs is
     /// missing. Gives the units of work that it took.
@@ -211,15 +214,18 @@ impl Table {
     }
 
     /// Releases the rows of a dropped table that nobody reads any more, then the pages of its
-    /// keys, at most `max` at a time; true when there are more. The root of the keys stays: a
-    /// checkpoint may still name it.
+    /// keys, what costs as much as `max` rows at a time; true when there are more. The root of the
+    /// keys stays: a checkpoint may still name it.
     pub fn free(&self, max: usize) -> bool {
         if self.trim(CommitTs(u64::MAX), None, max) {
             return true;
         }
         let Some(taken) = self.locations.borrow_mut().take_some(max) else {
             let (root, _) = self.keys.borrow().parts();
-            return self.pages.borrow_mut().release_some(root, max);
+            return self
+                .pages
+                .borrow_mut()
+                .release_some(root, max.div_ceil(ROWS_PER_PAGE));
         };
         let mut log = self.log.borrow_mut();
         for location in taken {
