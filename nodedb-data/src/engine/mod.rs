@@ -81,6 +81,8 @@ pub struct Estimate {
     pub rows: u64,
     /// Units to be spent before the next block can be answered; 0 once all is prepared.
     pub setup: u64,
+    /// Units that answering for all rows takes besides, where fewer rows wanted make it less.
+    pub whole: u64,
     /// Units of the row-wise form for one row, beyond reading the row.
     pub row: u32,
 }

@@ -45,6 +45,13 @@ impl<T: Copy> Extent<T> {
         self.has(slot).then(|| self.values[slot])
     }
 
+    /// Whether a slot has a value, and that value or some other. For those who do not branch on
+    /// it.
+    #[inline]
+    pub fn look(&self, slot: usize) -> (bool, T) {
+        (self.has(slot), self.values[slot])
+    }
+
     /// The first slot at or above `from` that has a value.
     pub fn next(&self, from: usize) -> Option<usize> {
         let mut word = from / 64;
@@ -102,6 +109,12 @@ impl<T: Copy + Default> SurrogateMap<T> {
                 found.extend(these.iter().filter_map(value));
             }
         }
+    }
+
+    /// The extent of this number (surrogate / 1024), if it has values.
+    pub fn extent(&self, number: u32) -> Option<&Extent<T>> {
+        let at = self.position(number).ok()?;
+        Some(&self.extents[at].1)
     }
 
     /// The extents that have values, by ascending surrogate / 1024.
@@ -201,6 +214,9 @@ mod tests {
                     prop_assert_eq!(map.remove(id), model.remove(&id));
                 }
                 prop_assert_eq!(map.get(id), model.get(&id).copied());
+                let looked = map.extent(id / 1024).map(|e| e.look((id % 1024) as usize));
+                let looked = looked.filter(|(has, _)| *has).map(|(_, value)| value);
+                prop_assert_eq!(looked, map.get(id));
                 prop_assert_eq!(map.len(), model.len() as u64);
             }
             let all: Vec<u32> = (0..6144).collect();

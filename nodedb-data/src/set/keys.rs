@@ -261,6 +261,7 @@ impl Keys {
                 true => 0,
                 false => left + ranges * u64::from(DESCENT),
             },
+            whole: 0,
             row: 1,
         }
     }

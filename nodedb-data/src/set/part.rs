@@ -24,6 +24,8 @@ use crate::engine::{Estimate, SharedIndex, Source, Truth};
 use crate::pace::{EXPRESSION_CALL, EXPRESSION_ROW, ROW_READ};
 use crate::store::residency::Reading;
 
+/// Rows of a set that a source after it goes on with for a unit.
+const ROWS_PER_UNIT: u64 = 16;
 /// Cells of an expression's batch, bytes: what one call may work on.
 const EXPRESSION_BYTES_MAX: usize = 64 << 10;
 
@@ -178,7 +180,7 @@ impl Part {
             Ok::<_, Failure>(terms)
         };
         Ok(match set {
-            SetExpr::All => (SetExpr::All, all),
+            SetExpr::All => (SetExpr::All, all / ROWS_PER_UNIT),
             SetExpr::Nothing => (SetExpr::Nothing, 0),
             SetExpr::Source(at) => {
                 let Some(leaf) = self.leaves.get(*at) else {
@@ -188,7 +190,9 @@ impl Part {
             }
             SetExpr::And(terms) => {
                 let terms = operands(terms)?;
-                let price = terms.first().map_or(all, |(_, price)| *price);
+                let price = terms
+                    .first()
+                    .map_or(all / ROWS_PER_UNIT, |(_, price)| *price);
                 let terms = terms.into_iter().map(|(term, _)| term).collect();
                 (SetExpr::And(terms), price)
             }
@@ -202,14 +206,13 @@ impl Part {
             }
             SetExpr::Not(term) => {
                 let (term, price) = self.arrange(term)?;
-                (SetExpr::Not(Box::new(term)), all.saturating_add(price))
+                let price = price.saturating_add(all / ROWS_PER_UNIT);
+                (SetExpr::Not(Box::new(term)), price)
             }
             SetExpr::IsUnknown(term) => {
                 let (term, price) = self.arrange(term)?;
-                (
-                    SetExpr::IsUnknown(Box::new(term)),
-                    all.saturating_add(price),
-                )
+                let price = price.saturating_add(all / ROWS_PER_UNIT);
+                (SetExpr::IsUnknown(Box::new(term)), price)
             }
         })
     }
@@ -406,13 +409,16 @@ impl Leaf {
         }
     }
 
-    /// What decides the order of evaluation: rows to go on with and units to find them. An
-    /// expression comes after everything that an index answers.
+    /// What decides the order of evaluation, units: of going on with the rows and of finding them
+    /// first, when all are asked about. An expression comes after everything that an index
+    /// answers.
     fn price(&self, all: u64) -> u64 {
         match &self.form {
             Form::Index { .. } | Form::Keys(_) => {
-                let estimate = self.estimate(all);
-                estimate.rows.saturating_add(estimate.setup)
+                let Estimate {
+                    rows, setup, whole, ..
+                } = self.estimate(all);
+                (rows / ROWS_PER_UNIT).saturating_add(setup + whole)
             }
             Form::Expression(_) => all.saturating_mul(u64::from(EXPRESSION_ROW)),
         }

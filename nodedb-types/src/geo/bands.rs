@@ -29,7 +29,7 @@ pub(super) struct Bands {
     per_degree: f64,
     /// For each band: degrees of longitude up to which a point is surely inside (negative when
     /// none is), and beyond which it is surely outside.
-    widths: Vec<(f64, f64)>,
+    widths: Box<[(f64, f64); BANDS]>,
 }
 
 impl Bands {
@@ -43,84 +43,90 @@ impl Bands {
             return None;
         }
         let height = (north - south) / BANDS as f64;
-        let sphere = Sphere::new(latitude);
-        let edges = (0..=BANDS).map(|edge| {
-            let at = (south + edge as f64 * height).to_radians();
-            (sphere.inside(at, inner), sphere.outside(at, outer))
+        let sphere = Sphere::new(latitude, inner, outer);
+        let edges: [(f64, f64); BANDS + 1] = std::array::from_fn(|edge| {
+            sphere.half_widths((south + edge as f64 * height).to_radians())
         });
-        let edges: Vec<(f64, f64)> = edges.collect();
-        let mut widths: Vec<(f64, f64)> = edges
-            .windows(2)
-            .map(|edges| (edges[0].0.min(edges[1].0), edges[0].1.max(edges[1].1)))
-            .collect();
-        let widest = (latitude.to_radians().sin() / outer.cos()).asin();
+        let widths = std::array::from_fn(|band| {
+            let (one, other) = (edges[band], edges[band + 1]);
+            (one.0.min(other.0), one.1.max(other.1))
+        });
+        let widest = (sphere.sin / sphere.cos_outer).asin();
         if widest.is_nan() {
             return None;
         }
-        let bands = Bands {
+        let mut bands = Bands {
             longitude,
             south,
             per_degree: 1.0 / height,
-            widths: Vec::new(),
+            widths: Box::new(widths),
         };
         // It may stand at an edge: the bands on both sides of it count.
         let at = bands.band(widest.to_degrees());
-        for (_, greatest) in &mut widths[at.saturating_sub(1)..(at + 2).min(BANDS)] {
-            *greatest = greatest.max(sphere.outside(widest, outer));
+        let (_, most) = sphere.half_widths(widest);
+        for (_, greatest) in &mut bands.widths[at.saturating_sub(1)..(at + 2).min(BANDS)] {
+            *greatest = greatest.max(most);
         }
-        Some(Bands { widths, ..bands })
+        Some(bands)
     }
 
+    #[inline]
     fn band(&self, latitude: f64) -> usize {
         (((latitude - self.south) * self.per_degree) as usize).min(BANDS - 1)
+    }
+
+    /// Whether a point within reach of the centre is surely inside, and whether it is surely
+    /// outside. No branch depends on where it lies.
+    #[inline]
+    pub(super) fn tell(&self, lon: f64, lat: f64) -> (bool, bool) {
+        let (least, greatest) = self.widths[self.band(lat)];
+        let apart = (lon - self.longitude).abs();
+        let apart = if apart > 180.0 { 360.0 - apart } else { apart };
+        (apart <= least, apart > greatest)
     }
 
     /// Whether a point within reach of the centre is inside, where the bands tell.
     #[inline]
     pub(super) fn decide(&self, lon: f64, lat: f64) -> Option<bool> {
-        let (least, greatest) = self.widths[self.band(lat)];
-        let apart = (lon - self.longitude).abs();
-        let apart = if apart > 180.0 { 360.0 - apart } else { apart };
-        if apart <= least {
-            Some(true)
-        } else if apart > greatest {
-            Some(false)
-        } else {
-            None
+        match self.tell(lon, lat) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
         }
     }
 }
 
-/// The unit sphere as seen from a latitude.
+/// Two circles on the unit sphere around a point of a latitude.
 struct Sphere {
     sin: f64,
     cos: f64,
+    /// Of the two circles' angles.
+    cos_inner: f64,
+    cos_outer: f64,
 }
 
 impl Sphere {
-    fn new(latitude: f64) -> Sphere {
+    fn new(latitude: f64, inner: f64, outer: f64) -> Sphere {
         let (sin, cos) = latitude.to_radians().sin_cos();
-        Sphere { sin, cos }
-    }
-
-    /// The cosine of the half-width, in longitude, of a circle on a parallel.
-    fn half_width(&self, parallel: f64, angle: f64) -> f64 {
-        let (sin, cos) = parallel.sin_cos();
-        (angle.cos() - self.sin * sin) / (self.cos * cos)
-    }
-
-    /// Degrees, at most the half-width; negative where the parallel is not met.
-    fn inside(&self, parallel: f64, angle: f64) -> f64 {
-        let cosine = self.half_width(parallel, angle) + MARGIN;
-        if cosine >= 1.0 {
-            return -1.0;
+        Sphere {
+            sin,
+            cos,
+            cos_inner: inner.cos(),
+            cos_outer: outer.cos(),
         }
-        cosine.max(-1.0).acos().to_degrees() - DEGREES_MARGIN
     }
 
-    /// Degrees, at least the half-width.
-    fn outside(&self, parallel: f64, angle: f64) -> f64 {
-        let cosine = self.half_width(parallel, angle) - MARGIN;
-        cosine.clamp(-1.0, 1.0).acos().to_degrees() + DEGREES_MARGIN
+    /// Degrees of longitude on a parallel: at most the half-width of the inner circle, negative
+    /// where it does not meet the parallel, and at least that of the outer one.
+    fn half_widths(&self, parallel: f64) -> (f64, f64) {
+        let (sin, cos) = parallel.sin_cos();
+        let cosine = |of_angle: f64| (of_angle - self.sin * sin) / (self.cos * cos);
+        let least = match cosine(self.cos_inner) + MARGIN {
+            surely_not if surely_not >= 1.0 => -1.0,
+            cosine => cosine.max(-1.0).acos().to_degrees() - DEGREES_MARGIN,
+        };
+        let cosine = cosine(self.cos_outer) - MARGIN;
+        let greatest = cosine.clamp(-1.0, 1.0).acos().to_degrees() + DEGREES_MARGIN;
+        (least, greatest)
     }
 }

@@ -132,6 +132,15 @@ impl Circle {
         }
     }
 
+    /// What [`Circle::prepare`] has made, for those who ask about many points in a row.
+    pub fn prepared(&self) -> Option<Prepared<'_>> {
+        self.bands.as_ref().map(|bands| Prepared {
+            latitude: self.centre.1,
+            latitude_reach: self.latitude_reach,
+            bands,
+        })
+    }
+
     pub fn radius_m(&self) -> f64 {
         self.radius_m
     }
@@ -199,6 +208,26 @@ impl Circle {
                 ]
             }
         }
+    }
+}
+
+/// The cheap half of a prepared [`Circle::decide`].
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'a> {
+    latitude: f64,
+    latitude_reach: f64,
+    bands: &'a Bands,
+}
+
+impl Prepared<'_> {
+    /// Whether [`Circle::decide`] says that a point is inside, and whether it says that it is
+    /// outside. Neither where the bands do not tell and it has to be asked itself. No branch
+    /// depends on where the point lies, as none could be foreseen.
+    #[inline]
+    pub fn decide(&self, lon: f64, lat: f64) -> (bool, bool) {
+        let beyond = (lat - self.latitude).abs() > self.latitude_reach;
+        let (inside, outside) = self.bands.tell(lon, lat);
+        (inside & !beyond, outside | beyond)
     }
 }
 
@@ -411,6 +440,13 @@ mod tests {
                         "{centre:?} {radius} {lon} {lat}"
                     );
                     assert!(bands.is_none() || decided.is_none() || bands == decided);
+                    if let Some(prepared) = circle.prepared() {
+                        let (inside, outside) = prepared.decide(lon, lat);
+                        assert!(!inside || decided == Some(true));
+                        assert!(!outside || decided == Some(false));
+                        let reached = (lat - centre.1).abs() <= reach;
+                        assert_eq!(inside | outside, bands.is_some() || !reached);
+                    }
                     points += 1;
                     undecided += i32::from(bands.is_none());
                 }

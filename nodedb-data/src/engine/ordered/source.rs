@@ -144,6 +144,7 @@ impl OrderedSource {
                 true => 0,
                 false => left.max(1) * u64::from(INDEX_STEP),
             },
+            whole: 0,
             row: 1,
         }
     }

@@ -3,14 +3,18 @@
 //! It is answered in one of three ways, by what is cheapest:
 //! the rows wanted are few: each is asked; many rows are expected: all rows of the block are
 //! asked, as they stand; otherwise the tree's proposals are gathered once, in pieces, and those
-//! of the block are asked. In each way a row's own place decides.
+//! of the block are asked. In each way a row's own place decides. A circle decides points in a
+//! row, extent by extent, and only those near its rim, and shapes, are asked one by one.
 
 use std::task::Poll;
 
 use nodedb_types::Result;
 
+use nodedb_types::limits::EXTENT_SMALL;
+
 use super::Places;
-use super::predicate::{Predicate, STEPS_PER_UNIT};
+use super::predicate::{Predicate, SINGLE, STEPS_PER_UNIT};
+use super::store::Store;
 use super::tree::{VISITS_PER_UNIT, Walk};
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, Turn};
@@ -18,6 +22,8 @@ use crate::set::{BlockSet, RowSet, RowSetBuilder};
 
 /// From so many rows of a block on, it pays to make asking cheaper.
 const PREPARE_MIN: usize = 300;
+/// Rows that are decided before the turn is looked at again.
+const PIECE: usize = 256;
 
 /// A predicate made ready.
 pub struct PlaceSource {
@@ -26,6 +32,8 @@ pub struct PlaceSource {
     rows: u64,
     /// Units of gathering all proposals.
     walk_units: u64,
+    /// Units of the answer for all rows.
+    whole_units: u64,
     proposals: Proposals,
     answered: Answered,
 }
@@ -49,9 +57,11 @@ struct Answered {
 }
 
 impl Answered {
-    fn take(&mut self, asked: &BlockSet, yes: Vec<u16>) {
+    /// `yes` and `late`: the rows for which it is true, those that were asked singly apart.
+    fn take(&mut self, asked: &BlockSet, yes: Vec<u16>, late: Vec<u16>) {
         self.asked.union(asked);
         self.yes.union(&BlockSet::from_sorted(yes));
+        self.yes.union(&BlockSet::from_sorted(late));
     }
 }
 
@@ -61,7 +71,10 @@ impl PlaceSource {
             .tree
             .estimate(predicate.boxes())
             .min(index.store.len());
-        let proposals = match rows * 2 > index.store.len() {
+        let asking = |rows: u64| rows * u64::from(predicate.steps()) / u64::from(STEPS_PER_UNIT);
+        let walk_units = index.tree.walk_units(rows);
+        let (all, proposed) = (asking(index.store.len()), walk_units + asking(rows));
+        let proposals = match all <= proposed {
             true => Proposals::All,
             false => Proposals::Gathering {
                 walk: Walk::Start,
@@ -69,7 +82,8 @@ impl PlaceSource {
             },
         };
         PlaceSource {
-            walk_units: index.tree.walk_units(rows),
+            walk_units,
+            whole_units: all.min(proposed),
             predicate,
             rows,
             proposals,
@@ -77,16 +91,26 @@ impl PlaceSource {
         }
     }
 
+    /// It is never prepared for rows that are asked at less: asking rows here is cheaper than
+    /// reading them.
     pub(super) fn estimate(&self) -> Estimate {
-        let (rows, setup) = match &self.proposals {
-            Proposals::Gathered(rows) => (rows.len(), 0),
-            Proposals::Gathering { .. } => (self.rows, self.walk_units),
-            Proposals::All => (self.rows, 0),
+        let rows = match &self.proposals {
+            Proposals::Gathered(rows) => rows.len(),
+            Proposals::Gathering { .. } | Proposals::All => self.rows,
         };
         Estimate {
             rows,
-            setup,
+            setup: 0,
+            whole: self.whole_units,
             row: self.predicate.units(),
+        }
+    }
+
+    /// Units to be spent before the tree's proposals are there.
+    fn gather_units(&self) -> u64 {
+        match &self.proposals {
+            Proposals::Gathering { .. } => self.walk_units,
+            Proposals::All | Proposals::Gathered(_) => 0,
         }
     }
 
@@ -134,7 +158,7 @@ impl PlaceSource {
     ) -> Poll<Result<Truth>> {
         let is_few = |wanted: &BlockSet| {
             let steps = wanted.len() as u64 * u64::from(self.predicate.steps());
-            steps / u64::from(STEPS_PER_UNIT) <= self.estimate().setup
+            steps / u64::from(STEPS_PER_UNIT) <= self.gather_units()
         };
         let mut rows = match wanted {
             Some(wanted) if is_few(wanted) => wanted.clone(),
@@ -155,33 +179,26 @@ impl PlaceSource {
         if rows.len() >= PREPARE_MIN {
             self.predicate.prepare();
         }
-        let mut has_more = turn.spend(2 * BLOCK_OPERATION);
-        let (mut yes, mut unpaid) = (Vec::with_capacity(rows.len()), 0);
-        for low in rows.iter() {
-            let surrogate = u32::from(block) << 16 | u32::from(low);
-            let mut steps = 1;
-            if let Some(place) = index.store.get(surrogate) {
-                let holds;
-                (holds, steps) = match self.predicate.holds(&place) {
-                    Ok(answer) => answer,
-                    Err(failure) => return Poll::Ready(Err(failure)),
-                };
-                if holds {
-                    yes.push(low);
-                }
-            }
-            unpaid += steps;
-            if unpaid >= STEPS_PER_UNIT {
-                has_more = turn.spend(unpaid / STEPS_PER_UNIT) && has_more;
-                unpaid %= STEPS_PER_UNIT;
-            }
-            if !has_more {
-                let asked = rows.iter().take_while(|asked| *asked <= low);
-                self.answered.take(&BlockSet::from_sorted(asked), yes);
+        // At least a piece is asked, however little the turn has left.
+        let _ = turn.spend(2 * BLOCK_OPERATION);
+        let asked: Vec<u16> = rows.iter().collect();
+        let mut asking = Asking::new(&self.predicate, &index.store, block, asked.len());
+        for (at, piece) in asked.chunks(PIECE).enumerate() {
+            let has_more = match asking.ask(piece, turn) {
+                Ok(has_more) => has_more,
+                Err(failure) => return Poll::Ready(Err(failure)),
+            };
+            let asked = &asked[..asked.len().min((at + 1) * PIECE)];
+            if !has_more && (asked.len() < rows.len() || !asking.left.is_empty()) {
+                let mut asked = BlockSet::from_sorted(asked.iter().copied());
+                asked.subtract(&BlockSet::from_sorted(asking.left.iter().rev().copied()));
+                let (yes, late) = (asking.yes, asking.late);
+                self.answered.take(&asked, yes, late);
                 return Poll::Pending;
             }
         }
-        self.answered.take(&rows, yes);
+        let (yes, late) = (asking.yes, asking.late);
+        self.answered.take(&rows, yes, late);
         let yes = self.answered.yes.clone();
         let nulls = index.store.nulls().block(block);
         let mut unknown = nulls.cloned().unwrap_or_default();
@@ -204,5 +221,102 @@ impl PlaceSource {
             rows.intersect(wanted);
         }
         rows
+    }
+}
+
+/// Rows of one block being asked, in ascending pieces.
+struct Asking<'a> {
+    predicate: &'a Predicate,
+    store: &'a Store,
+    block: u16,
+    /// Rows for which it is true, as the circle tells, ascending.
+    yes: Vec<u16>,
+    /// The same of those that were asked singly.
+    late: Vec<u16>,
+    /// Rows of the piece that are still to be asked singly, the next one last.
+    left: Vec<u16>,
+    /// Steps that do not make a unit yet.
+    unpaid: u32,
+}
+
+impl<'a> Asking<'a> {
+    /// `rows`: how many are asked at most.
+    fn new(predicate: &'a Predicate, store: &'a Store, block: u16, rows: usize) -> Asking<'a> {
+        Asking {
+            predicate,
+            store,
+            block,
+            yes: Vec::with_capacity(rows),
+            late: Vec::new(),
+            left: Vec::with_capacity(PIECE),
+            unpaid: 0,
+        }
+    }
+
+    /// Asks a piece, one row of it at least; false when nothing is left of the turn, with what was
+    /// not asked in `left`.
+    fn ask(&mut self, piece: &[u16], turn: &Turn<'_>) -> Result<bool> {
+        self.left.clear();
+        let decided = self.decide(piece);
+        self.left.reverse();
+        let mut has_more = self.pay(decided, turn);
+        while let Some(low) = self.left.pop() {
+            let surrogate = u32::from(self.block) << 16 | u32::from(low);
+            let mut steps = SINGLE;
+            if let Some(place) = self.store.get(surrogate) {
+                let holds;
+                (holds, steps) = self.predicate.holds(&place)?;
+                if holds {
+                    self.late.push(low);
+                }
+            }
+            has_more = self.pay(steps, turn) && has_more;
+            if !has_more {
+                break;
+            }
+        }
+        Ok(has_more)
+    }
+
+    fn pay(&mut self, steps: u32, turn: &Turn<'_>) -> bool {
+        self.unpaid += steps;
+        let units = self.unpaid / STEPS_PER_UNIT;
+        self.unpaid %= STEPS_PER_UNIT;
+        units == 0 || turn.spend(units)
+    }
+
+    /// Decides the points of a piece about which a prepared circle is sure; the other rows that
+    /// may have a place are left. Gives the steps that it took.
+    fn decide(&mut self, piece: &[u16]) -> u32 {
+        let Some(circle) = self.predicate.prepared() else {
+            self.left.extend_from_slice(piece);
+            return 0;
+        };
+        let extent_of = |low: u16| (u32::from(self.block) << 16 | u32::from(low)) / EXTENT_SMALL;
+        for rows in piece.chunk_by(|a, b| extent_of(*a) == extent_of(*b)) {
+            let extent = extent_of(rows[0]);
+            let has_shapes = self.store.has_shapes(extent);
+            let Some(points) = self.store.points().extent(extent) else {
+                if has_shapes {
+                    self.left.extend_from_slice(rows);
+                }
+                continue;
+            };
+            // Written in any case and kept by moving on, so that nothing branches on the answer.
+            let (mut yes, mut left) = ([0; PIECE], [0; PIECE]);
+            let (mut yes_len, mut left_len) = (0, 0);
+            for low in rows {
+                let (is_point, [x, y]) = points.look(usize::from(*low) % EXTENT_SMALL as usize);
+                let (inside, outside) = circle.decide(x, y);
+                let is_open = !(inside | outside);
+                yes[yes_len] = *low;
+                yes_len += usize::from(is_point & inside);
+                left[left_len] = *low;
+                left_len += usize::from((is_point & is_open) | (!is_point & has_shapes));
+            }
+            self.yes.extend_from_slice(&yes[..yes_len]);
+            self.left.extend_from_slice(&left[..left_len]);
+        }
+        piece.len() as u32
     }
 }

@@ -254,6 +254,11 @@ impl Store {
         &self.points
     }
 
+    /// Whether rows of an extent (surrogate / 1024) have places that are no points.
+    pub(super) fn has_shapes(&self, extent: u32) -> bool {
+        self.shape_count > 0 && self.shapes.contains_key(&extent)
+    }
+
     pub(super) fn shapes(&self) -> &BTreeMap<u32, Rc<Shapes>> {
         &self.shapes
     }

@@ -7,7 +7,7 @@
 use std::task::Poll;
 
 use super::corpus::Corpus;
-use super::query::{Compiled, Leaf, Node, Phrase, Step, keep_followed};
+use super::query::{Compiled, Leaf, Node, Phrase, Step, Term, keep_followed};
 use super::terms::Terms;
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, Turn};
@@ -16,6 +16,10 @@ use crate::set::BlockSet;
 /// Units for looking at one row for a phrase, and positions that cost another.
 const PHRASE_ROW_UNITS: u32 = 2;
 const POSITIONS_PER_UNIT: usize = 32;
+/// Rows of words of many forms that are gathered for a unit.
+const GATHERED_PER_UNIT: u64 = 8;
+/// Rows of the others that are put together for a unit.
+const JOINED_PER_UNIT: u64 = 32;
 /// Tokens of a row that the row-wise form reads for a unit.
 const TOKENS_PER_UNIT: u64 = 3;
 /// Rows of a step are brought down to those wanted at once where these are fewer by this factor.
@@ -53,12 +57,18 @@ struct PhraseCheck {
 impl TextSource {
     pub(super) fn new(query: Compiled, corpus: &Corpus) -> TextSource {
         let terms = Terms::new(&query.terms);
-        let rows = estimate(&query, &query.node, corpus);
+        let of_terms: Vec<u64> = query.terms.iter().map(|term| term.rows(corpus)).collect();
+        let rows = estimate(&query, &query.node, &of_terms, corpus.documents().len());
+        // Words of many forms are gathered before a block is answered.
+        let prefixes = query.terms.iter().zip(&of_terms);
+        let prefixes = prefixes.filter(|(term, _)| matches!(term, Term::Prefix(_)));
+        let gathered: u64 = prefixes.map(|(_, rows)| rows).sum();
         let documents = corpus.documents().len().max(1);
         let row = corpus.length() / documents / TOKENS_PER_UNIT;
         let estimate = Estimate {
             rows,
-            setup: (query.terms.len() as u64 + rows / 16) * 2,
+            setup: query.terms.len() as u64 * 2 + gathered / GATHERED_PER_UNIT,
+            whole: rows / JOINED_PER_UNIT,
             row: row.clamp(10, 1 << 20) as u32,
         };
         TextSource {
@@ -339,25 +349,18 @@ impl PhraseCheck {
     }
 }
 
-/// Rows for which a node may be true, roughly.
-fn estimate(query: &Compiled, node: &Node, corpus: &Corpus) -> u64 {
-    let documents = corpus.documents().len();
+/// Rows for which a node may be true, roughly. `terms`: the rows of each term; `documents`: all.
+fn estimate(query: &Compiled, node: &Node, terms: &[u64], documents: u64) -> u64 {
+    let of = |node: &Node| estimate(query, node, terms, documents);
     match node {
         Node::Nothing => 0,
-        Node::Leaf(Leaf::Term(term)) => query.terms[*term].rows(corpus).min(documents),
+        Node::Leaf(Leaf::Term(term)) => terms[*term].min(documents),
         Node::Leaf(Leaf::Phrase(phrase)) => {
             let words = query.phrases[*phrase].iter();
-            let rows = words.map(|(_, term)| query.terms[*term].rows(corpus));
-            rows.min().unwrap_or(0) / 2
+            words.map(|(_, term)| terms[*term]).min().unwrap_or(0) / 2
         }
-        Node::And(list) => {
-            let rows = list.iter().map(|node| estimate(query, node, corpus));
-            rows.min().unwrap_or(0)
-        }
-        Node::Or(list) => {
-            let rows = list.iter().map(|node| estimate(query, node, corpus));
-            rows.sum::<u64>().min(documents)
-        }
-        Node::Not(node) => documents - estimate(query, node, corpus).min(documents),
+        Node::And(list) => list.iter().map(of).min().unwrap_or(0),
+        Node::Or(list) => list.iter().map(of).sum::<u64>().min(documents),
+        Node::Not(node) => documents - of(node).min(documents),
     }
 }
