@@ -9,10 +9,14 @@
 //!
 //! A stream ends with [`Frame::End`] or [`Frame::Failed`]; a writer that is dropped before makes
 //! the reader see the end of the stream without either, which only a panic can cause.
+//!
+//! A reader that can do nothing before all of several streams have ended opens them as one
+//! [`Gathering`]. It is then woken once, by the last to end, and not for each; and before that when
+//! a stream fails or half of its credits are used up.
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll};
 
 use arrow::array::RecordBatch;
@@ -56,12 +60,45 @@ pub struct Header {
     writer_waits: AtomicBool,
     queued: AtomicBool,
     waker: AtomicWaker,
+    gathering: Option<Arc<Gathering>>,
     core: Arc<Wake>,
 }
 
+impl Header {
+    /// Whom news of the stream wakes.
+    fn waker(&self) -> &AtomicWaker {
+        match &self.gathering {
+            Some(gathering) => &gathering.waker,
+            None => &self.waker,
+        }
+    }
+}
+
+/// Streams that one task reads and that are of no use to it before the last has ended.
+pub struct Gathering {
+    /// Streams that have not ended.
+    left: AtomicUsize,
+    waker: AtomicWaker,
+}
+
+impl Gathering {
+    /// Of exactly so many streams.
+    pub fn new(streams: usize) -> Arc<Gathering> {
+        Arc::new(Gathering {
+            left: AtomicUsize::new(streams),
+            waker: AtomicWaker::new(),
+        })
+    }
+}
+
 /// Opens a stream of `credits` frames towards the core that sleeps on `core`, for a reader on
-/// worker `worker`.
-pub fn open(credits: usize, worker: u16, core: Arc<Wake>) -> (ReplyWriter, ReplyReader) {
+/// worker `worker`. The streams of a `gathering` are read by one task.
+pub fn open(
+    credits: usize,
+    worker: u16,
+    core: Arc<Wake>,
+    gathering: Option<Arc<Gathering>>,
+) -> (ReplyWriter, ReplyReader) {
     let (tx, rx) = rtrb::RingBuffer::new(credits);
     let header = Arc::new(Header {
         cancelled: AtomicBool::new(false),
@@ -69,6 +106,7 @@ pub fn open(credits: usize, worker: u16, core: Arc<Wake>) -> (ReplyWriter, Reply
         writer_waits: AtomicBool::new(false),
         queued: AtomicBool::new(false),
         waker: AtomicWaker::new(),
+        gathering,
         core,
     });
     (
@@ -76,6 +114,7 @@ pub fn open(credits: usize, worker: u16, core: Arc<Wake>) -> (ReplyWriter, Reply
             ring: tx,
             header: header.clone(),
             worker,
+            ended: false,
         },
         ReplyReader { ring: rx, header },
     )
@@ -86,25 +125,52 @@ pub struct ReplyWriter {
     ring: rtrb::Producer<Frame>,
     header: Arc<Header>,
     worker: u16,
+    /// The last frame has been sent.
+    ended: bool,
+}
+
+/// What becomes of a frame that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// The reader is to be told of it through the [`Doorbell`] of [`ReplyWriter::worker`].
+    News,
+    /// It is told with a later one.
+    Quietly,
 }
 
 impl ReplyWriter {
     /// Puts a frame into the stream, or gives it back when there is no credit. The caller then
     /// tries again after the core's wake; the reader rings it when it has taken a frame.
-    /// After a success the caller rings the [`Doorbell`] of [`ReplyWriter::worker`].
     // The frame is handed back, and boxing it would cost every send an allocation.
     #[allow(clippy::result_large_err)]
-    pub fn try_send(&mut self, frame: Frame) -> Result<(), Frame> {
-        let rtrb::PushError::Full(frame) = match self.ring.push(frame) {
-            Ok(()) => return Ok(()),
-            Err(full) => full,
+    pub fn try_send(&mut self, frame: Frame) -> Result<Sent, Frame> {
+        let is_end = matches!(frame, Frame::End(_));
+        let is_failure = matches!(frame, Frame::Failed(_));
+        if let Err(rtrb::PushError::Full(frame)) = self.ring.push(frame) {
+            self.header.writer_waits.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            // The reader may have made room before it could see that somebody waits.
+            self.ring
+                .push(frame)
+                .map_err(|rtrb::PushError::Full(frame)| frame)?;
+        }
+        let was_ended = self.ended;
+        self.ended |= is_end || is_failure;
+        let Some(gathering) = &self.header.gathering else {
+            return Ok(Sent::News);
         };
-        self.header.writer_waits.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        // The reader may have made room before it could see that somebody waits.
-        self.ring
-            .push(frame)
-            .map_err(|rtrb::PushError::Full(frame)| frame)
+        // Each adds its frames before it takes itself off, so the last has seen all of them.
+        let is_last = is_end && !was_ended && gathering.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        let is_short = self.ring.slots() <= self.ring.buffer().capacity() / 2;
+        match is_last || is_failure || is_short {
+            true => Ok(Sent::News),
+            false => Ok(Sent::Quietly),
+        }
+    }
+
+    /// The last frame has been sent: the reader need not be told that the writer goes.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// True when a frame would be taken now.
@@ -149,7 +215,7 @@ impl ReplyReader {
         if let Some(frame) = self.take() {
             return Poll::Ready(Some(frame));
         }
-        self.header.waker.register(cx.waker());
+        self.header.waker().register(cx.waker());
         // Looked at in this order: what a gone writer left behind must still be read.
         let gone = self.header.writer_gone.load(Ordering::Acquire);
         match self.take() {
@@ -222,7 +288,7 @@ impl Pump {
         for ring in &mut self.rings {
             while let Ok(stream) = ring.pop() {
                 stream.queued.store(false, Ordering::SeqCst);
-                stream.waker.wake();
+                stream.waker().wake();
                 woken += 1;
             }
         }
@@ -252,4 +318,128 @@ pub(crate) fn doorbells(
         });
     }
     (Pump { rings, wake }, bells)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::task::{ArcWake, waker};
+
+    use super::*;
+
+    const CREDITS: usize = 8;
+
+    /// Counts how often the reading task is woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl ArcWake for Task {
+        fn wake_by_ref(task: &Arc<Task>) {
+            task.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Streams of one worker to as many cores, with what rings them.
+    struct Streams {
+        writers: Vec<ReplyWriter>,
+        readers: Vec<ReplyReader>,
+        bells: Vec<Doorbell>,
+        pump: Pump,
+        task: Arc<Task>,
+        waker: Waker,
+    }
+
+    fn gathered(streams: usize) -> Streams {
+        let gathering = Gathering::new(streams);
+        let (writers, readers) = (0..streams)
+            .map(|_| open(CREDITS, 0, Wake::new().unwrap(), Some(gathering.clone())))
+            .unzip();
+        let (pump, bells) = doorbells(streams, CREDITS, Wake::new().unwrap());
+        let task = Arc::new(Task::default());
+        Streams {
+            writers,
+            readers,
+            bells,
+            pump,
+            waker: waker(task.clone()),
+            task,
+        }
+    }
+
+    impl Streams {
+        fn send(&mut self, at: usize, frame: Frame) {
+            let sent = self.writers[at].try_send(frame);
+            if sent.unwrap_or_else(|_| panic!("there is credit")) == Sent::News {
+                self.bells[at].queue(self.writers[at].header());
+            }
+        }
+
+        /// Frames that are there; the task waits for more.
+        fn read(&mut self) -> usize {
+            let mut cx = Context::from_waker(&self.waker);
+            let readers = self.readers.iter_mut();
+            readers
+                .map(|reader| {
+                    std::iter::from_fn(|| match reader.poll_next(&mut cx) {
+                        Poll::Ready(frame) => frame,
+                        Poll::Pending => None,
+                    })
+                    .count()
+                })
+                .sum()
+        }
+
+        fn wakes(&mut self) -> usize {
+            self.pump.run();
+            self.task.0.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_gathering_wakes_its_reader() {
+        let mut streams = gathered(3);
+        assert_eq!(streams.read(), 0);
+        for at in [1, 0] {
+            streams.send(at, Frame::Count(1));
+            streams.send(at, Frame::End(None));
+            assert!(streams.writers[at].has_ended());
+            assert_eq!(streams.wakes(), 0);
+        }
+        streams.send(2, Frame::Count(1));
+        assert_eq!(streams.wakes(), 0);
+        streams.send(2, Frame::End(None));
+        assert_eq!(streams.wakes(), 1);
+        assert_eq!(streams.read(), 6);
+    }
+
+    #[test]
+    fn a_failure_and_many_frames_are_told_at_once() {
+        let mut streams = gathered(2);
+        streams.read();
+        for _ in 1..CREDITS / 2 {
+            streams.send(0, Frame::Count(1));
+        }
+        assert_eq!(streams.wakes(), 0);
+        streams.send(0, Frame::Count(1));
+        assert_eq!(streams.wakes(), 1);
+        assert_eq!(streams.read(), CREDITS / 2);
+        streams.send(1, Frame::Failed(Failure::internal("")));
+        assert_eq!(streams.wakes(), 1);
+        // The end of the other is not the last one's, as a stream that failed has not ended well.
+        streams.read();
+        streams.send(0, Frame::End(None));
+        assert_eq!(streams.wakes(), 0);
+    }
+
+    #[test]
+    fn a_stream_by_itself_tells_of_each_frame() {
+        let (mut writer, mut reader) = open(CREDITS, 0, Wake::new().unwrap(), None);
+        let news = |sent: Result<Sent, Frame>| sent.is_ok_and(|sent| sent == Sent::News);
+        assert!(news(writer.try_send(Frame::Count(1))));
+        assert!(!writer.has_ended());
+        assert!(news(writer.try_send(Frame::End(None))));
+        assert!(writer.has_ended());
+        assert!(matches!(reader.take(), Some(Frame::Count(1))));
+    }
 }

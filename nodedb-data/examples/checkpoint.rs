@@ -116,7 +116,7 @@ impl Node {
     }
 
     fn send(&mut self, op: Op) -> ReplyReader {
-        let (reply, reader) = open(8, 0, self.worker.core_wakes[0].clone());
+        let (reply, reader) = open(8, 0, self.worker.core_wakes[0].clone(), None);
         let statement = Arc::new(Statement {
             session: SessionId(1),
             actor: ActorId(1),

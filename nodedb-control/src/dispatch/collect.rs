@@ -1,4 +1,8 @@
-//! Reading an answer whole: the small replies, of which there is one of a kind.
+//! Reading an answer whole: the small replies, of which there is one of a kind, and those of several
+//! cores that make one answer.
+
+use std::future::poll_fn;
+use std::task::Poll;
 
 use arrow::array::RecordBatch;
 use nodedb_bridge::plan::{Extent, LeafReport, TextStatistics};
@@ -31,6 +35,105 @@ pub fn unexpected(frame: &Frame) -> Failure {
     Failure::internal(format!(
         "a core answered with {kind} where that makes no sense"
     ))
+}
+
+/// The answers of several cores, to be read as one.
+pub struct Gathered {
+    /// By position; none where the stream has ended.
+    readers: Vec<Option<ReplyReader>>,
+}
+
+impl Gathered {
+    pub fn new(readers: Vec<ReplyReader>) -> Gathered {
+        Gathered {
+            readers: readers.into_iter().map(Some).collect(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// Feeds each frame before the ends to `take`, with the position of its stream. The first
+    /// failure ends it, and the work on the other cores with it.
+    pub async fn drain(mut self, mut take: impl FnMut(usize, Frame) -> Result<()>) -> Result<()> {
+        poll_fn(|cx| {
+            let mut is_waiting = false;
+            for (at, slot) in self.readers.iter_mut().enumerate() {
+                while let Some(reader) = slot {
+                    match reader.poll_next(cx) {
+                        Poll::Ready(Some(Frame::End(_))) => *slot = None,
+                        Poll::Ready(Some(Frame::Failed(failure))) => {
+                            return Poll::Ready(Err(failure));
+                        }
+                        Poll::Ready(Some(frame)) => take(at, frame)?,
+                        Poll::Ready(None) => return Poll::Ready(Err(broken_off())),
+                        Poll::Pending => {
+                            is_waiting = true;
+                            break;
+                        }
+                    }
+                }
+            }
+            match is_waiting {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            }
+        })
+        .await
+    }
+
+    /// The rows of each stream.
+    pub async fn batches(self) -> Result<Vec<Vec<RecordBatch>>> {
+        let mut parts = vec![Vec::new(); self.len()];
+        self.drain(|at, frame| match frame {
+            Frame::Batch(batch) => {
+                parts[at].push(batch);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        })
+        .await?;
+        Ok(parts)
+    }
+
+    /// The sum of the counts.
+    pub async fn count(self) -> Result<u64> {
+        let counts = self.each(|frame| match frame {
+            Frame::Count(n) => Ok(n),
+            other => Err(other),
+        });
+        Ok(counts.await?.into_iter().sum())
+    }
+
+    /// The statistics of all, merged.
+    pub async fn statistics(self) -> Result<TextStatistics> {
+        let parts = self.each(|frame| match frame {
+            Frame::Statistics(part) => Ok(part),
+            other => Err(other),
+        });
+        let mut all = TextStatistics::default();
+        for part in parts.await? {
+            all.merge(&part);
+        }
+        Ok(all)
+    }
+
+    /// The answers, of which each stream has one of one kind.
+    async fn each<T>(
+        self,
+        kind: impl Fn(Frame) -> std::result::Result<T, Frame>,
+    ) -> Result<Vec<T>> {
+        let mut got: Vec<Option<T>> = std::iter::repeat_with(|| None).take(self.len()).collect();
+        self.drain(|at, frame| {
+            got[at] = Some(kind(frame).map_err(|frame| unexpected(&frame))?);
+            Ok(())
+        })
+        .await?;
+        got.into_iter()
+            .map(|one| one.ok_or_else(broken_off))
+            .collect()
+    }
 }
 
 impl Dispatcher {
@@ -110,22 +213,6 @@ impl Dispatcher {
         Ok(row)
     }
 
-    /// The sum of the counts of all cores.
-    pub async fn count(&self, readers: Vec<ReplyReader>) -> Result<u64> {
-        let counts = readers.into_iter().map(|reader| async {
-            self.one(reader, |frame| match frame {
-                Frame::Count(n) => Ok(n),
-                other => Err(other),
-            })
-            .await
-        });
-        let mut sum = 0;
-        for count in futures::future::join_all(counts).await {
-            sum += count?;
-        }
-        Ok(sum)
-    }
-
     pub async fn vote(&self, reader: ReplyReader) -> Result<CommitTs> {
         self.one(reader, |frame| match frame {
             Frame::Vote { prepare_ts } => Ok(prepare_ts),
@@ -148,22 +235,6 @@ impl Dispatcher {
             other => Err(other),
         })
         .await
-    }
-
-    /// The statistics of all cores, merged.
-    pub async fn statistics(&self, readers: Vec<ReplyReader>) -> Result<TextStatistics> {
-        let parts = readers.into_iter().map(|reader| async {
-            self.one(reader, |frame| match frame {
-                Frame::Statistics(part) => Ok(part),
-                other => Err(other),
-            })
-            .await
-        });
-        let mut all = TextStatistics::default();
-        for part in futures::future::join_all(parts).await {
-            all.merge(&part?);
-        }
-        Ok(all)
     }
 
     /// An answer of exactly one frame of one kind.

@@ -23,12 +23,13 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use nodedb_bridge::reply::{self, Header, ReplyReader};
+use nodedb_bridge::reply::{self, Gathering, Header, ReplyReader};
 use nodedb_bridge::request::{Op, Request, Statement};
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::WorkerEnds;
 use nodedb_types::{CoreId, ShardId, limits};
 
+use self::collect::Gathered;
 use crate::runtime::{self, Runtime};
 
 /// How long a sender waits before it looks at a full ring again without having been told,
@@ -146,9 +147,18 @@ impl Dispatcher {
 
     /// Sends a request and opens its reply stream. Waits while the core's ring is full.
     pub async fn send(&self, core: CoreId, statement: &Arc<Statement>, op: Op) -> ReplyReader {
-        let mut op = op;
+        self.send_within(core, statement, op, None).await
+    }
+
+    async fn send_within(
+        &self,
+        core: CoreId,
+        statement: &Arc<Statement>,
+        mut op: Op,
+        gathering: Option<&Arc<Gathering>>,
+    ) -> ReplyReader {
         loop {
-            op = match self.try_send(core, statement, op) {
+            op = match self.try_send_within(core, statement, op, gathering) {
                 Ok(reader) => return reader,
                 Err(op) => op,
             };
@@ -165,6 +175,18 @@ impl Dispatcher {
         statement: &Arc<Statement>,
         op: Op,
     ) -> Result<ReplyReader, Op> {
+        self.try_send_within(core, statement, op, None)
+    }
+
+    // As above.
+    #[allow(clippy::result_large_err)]
+    fn try_send_within(
+        &self,
+        core: CoreId,
+        statement: &Arc<Statement>,
+        op: Op,
+        gathering: Option<&Arc<Gathering>>,
+    ) -> Result<ReplyReader, Op> {
         let lane = &self.0.lanes[core.0 as usize];
         let mut streams = lane.streams.borrow_mut();
         streams.sweep(self.0.streams_max);
@@ -172,7 +194,12 @@ impl Dispatcher {
         if streams.headers.len() >= self.0.streams_max || requests.is_full() {
             return Err(op);
         }
-        let (writer, reader) = reply::open(limits::REPLY_CREDITS, self.0.worker, lane.wake.clone());
+        let (writer, reader) = reply::open(
+            limits::REPLY_CREDITS,
+            self.0.worker,
+            lane.wake.clone(),
+            gathering.cloned(),
+        );
         streams.headers.push(writer.header().clone());
         let pushed = requests.push(Request {
             statement: statement.clone(),
@@ -200,6 +227,22 @@ impl Dispatcher {
             readers.push(self.send(core, statement, op(core)).await);
         }
         readers
+    }
+
+    /// Sends one request to each core, for answers that are of use together: whoever reads them is
+    /// woken once.
+    pub async fn gather(
+        &self,
+        statement: &Arc<Statement>,
+        mut op: impl FnMut(CoreId) -> Op,
+    ) -> Gathered {
+        let gathering = Gathering::new(self.0.lanes.len());
+        let mut readers = Vec::with_capacity(self.0.lanes.len());
+        for core in self.all_cores() {
+            let sent = self.send_within(core, statement, op(core), Some(&gathering));
+            readers.push(sent.await);
+        }
+        Gathered::new(readers)
     }
 
     /// Called by the worker's pump when it has woken readers: whoever waits for room looks again.

@@ -14,7 +14,7 @@ use nodedb_query::plan::{GetPlan, Plan, SetPlan};
 use nodedb_types::{Failure, Result};
 
 use super::Caller;
-use crate::dispatch::collect::{broken_off, unexpected};
+use crate::dispatch::collect::{Gathered, broken_off, unexpected};
 use crate::dispatch::leaf;
 
 pub type Rows = LocalBoxStream<'static, Result<RecordBatch>>;
@@ -135,14 +135,14 @@ pub async fn with_statistics(
         return Ok(query);
     }
     let dispatcher = &caller.worker.dispatcher;
-    let readers = dispatcher
-        .broadcast(statement, |_| Op::RankStatistics {
+    let gathered = dispatcher
+        .gather(statement, |_| Op::RankStatistics {
             collection: query.collection,
             index: *index,
             rank: EngineRank::Text(rank.clone()),
         })
         .await;
-    let statistics = dispatcher.statistics(readers).await?;
+    let statistics = gathered.statistics().await?;
     let mut query = (*query).clone();
     if let Order::Rank(RankSpec {
         rank: EngineRank::Text(text::Rank {
@@ -177,20 +177,36 @@ pub async fn ask(
     }
 }
 
+/// The same where the cores' answers are of use together only.
+async fn ask_together(
+    caller: &Caller,
+    statement: &Arc<Statement>,
+    query: &Arc<SetQuery>,
+) -> Gathered {
+    match query.shard {
+        Some(_) => Gathered::new(ask(caller, statement, query).await),
+        None => {
+            let dispatcher = &caller.worker.dispatcher;
+            dispatcher
+                .gather(statement, |_| Op::Query(query.clone()))
+                .await
+        }
+    }
+}
+
 async fn set_rows(caller: Caller, plan: SetPlan) -> Result<Rows> {
     let (statement, guard) = caller.snapshot();
     let query = with_statistics(&caller, &statement, plan.query).await?;
-    let readers = ask(&caller, &statement, &query).await;
-    let dispatcher = &caller.worker.dispatcher;
     if matches!(query.output, Output::Count) {
-        let count = dispatcher.count(readers).await?;
+        let gathered = ask_together(&caller, &statement, &query).await;
+        let count = gathered.count().await?;
         let batch = plan.projection.apply_count(count)?;
         let kept = window(batch, plan.offset, plan.limit);
         return Ok(futures::stream::iter(kept.map(Ok)).boxed_local());
     }
     let Some(merge) = plan.merge else {
         let mut source = Unordered {
-            readers,
+            readers: ask(&caller, &statement, &query).await,
             skip: plan.offset,
             left: plan.limit.unwrap_or(u64::MAX),
             next: 0,
@@ -212,9 +228,8 @@ async fn set_rows(caller: Caller, plan: SetPlan) -> Result<Rows> {
         });
         return Ok(rows.boxed_local());
     };
-    let parts = readers.into_iter().map(|r| dispatcher.batches(r));
-    let parts: Result<Vec<_>> = futures::future::join_all(parts).await.into_iter().collect();
-    let parts = parts?;
+    let gathered = ask_together(&caller, &statement, &query).await;
+    let parts = gathered.batches().await?;
     let bytes = parts
         .iter()
         .flatten()

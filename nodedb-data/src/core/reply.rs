@@ -11,7 +11,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use nodedb_bridge::plan::LeafReport;
-use nodedb_bridge::reply::{Doorbell, Frame, ReplyWriter};
+use nodedb_bridge::reply::{Doorbell, Frame, ReplyWriter, Sent};
 use nodedb_types::{Failure, Result, SqlState};
 
 use crate::set::Sink;
@@ -33,9 +33,10 @@ struct Stream {
 impl Stream {
     fn try_send(&self, frame: Frame) -> std::result::Result<(), Box<Frame>> {
         let mut writer = self.writer.borrow_mut();
-        writer.try_send(frame).map_err(Box::new)?;
-        let worker = usize::from(writer.worker());
-        self.doorbells.borrow_mut()[worker].queue(writer.header());
+        if writer.try_send(frame).map_err(Box::new)? == Sent::News {
+            let worker = usize::from(writer.worker());
+            self.doorbells.borrow_mut()[worker].queue(writer.header());
+        }
         Ok(())
     }
 }
@@ -44,6 +45,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // The reader must also learn of an end without a last frame.
         let writer = self.writer.borrow();
+        if writer.has_ended() {
+            return;
+        }
         let worker = usize::from(writer.worker());
         self.doorbells.borrow_mut()[worker].queue(writer.header());
     }

@@ -208,6 +208,26 @@ impl BlockSet {
         }
     }
 
+    /// All ids, ascending.
+    pub fn to_vec(&self) -> Vec<u16> {
+        match &self.0 {
+            Form::Sparse(list) => list.clone(),
+            Form::Dense { words, len } => {
+                let mut ids = Vec::with_capacity(*len as usize);
+                for (at, word) in words.iter().enumerate() {
+                    let mut left = *word;
+                    // Told beforehand how many there are, it need not look for room for each.
+                    ids.extend((0..word.count_ones()).map(|_| {
+                        let low = at as u32 * 64 + left.trailing_zeros();
+                        left &= left.wrapping_sub(1);
+                        low as u16
+                    }));
+                }
+                ids
+            }
+        }
+    }
+
     /// Appends the first `most` ids at or above `low` to `to`, as surrogates of `block`.
     pub fn surrogates_from(&self, block: u16, low: u16, most: usize, to: &mut Vec<u32>) {
         let whole = |low: u16| u32::from(block) << 16 | u32::from(low);
@@ -515,6 +535,7 @@ mod tests {
         fn algebra_equals_the_model(a in ids(), b in ids(), at in any::<u16>()) {
             let (mine, theirs) = (block(&a), block(&b));
             prop_assert!(mine.iter().eq(a.iter().copied()));
+            prop_assert!(mine.to_vec().iter().eq(a.iter()));
             prop_assert!(mine.iter_from(at).eq(a.range(at..).copied()));
             prop_assert_eq!(mine.len(), a.len());
             let mut set = mine.clone();

@@ -78,7 +78,10 @@ mod x86 {
                     sum = $add(sum, $fours($add16(lower, upper), ones));
                 }
                 let rest = (bytes.remainder(), lows.remainder(), highs.remainder());
-                $sum(sum) + $rest(rest.0, rest.1, rest.2)
+                match rest.0.is_empty() {
+                    true => $sum(sum),
+                    false => $sum(sum) + $rest(rest.0, rest.1, rest.2),
+                }
             }
 
             /// To be taken only where its features were detected.

@@ -282,7 +282,7 @@ impl Node {
     /// Puts a request into a core's ring.
     pub fn send(&mut self, core: CoreId, statement: Arc<Statement>, op: Op) -> ReplyReader {
         let at = usize::from(core.0);
-        let (reply, reader) = open(REPLY_CREDITS, 0, self.worker.core_wakes[at].clone());
+        let (reply, reader) = open(REPLY_CREDITS, 0, self.worker.core_wakes[at].clone(), None);
         let mut request = Request {
             statement,
             op,

@@ -75,7 +75,7 @@ impl Server {
     fn call(&mut self, core: CoreId, op: Op) -> Vec<Frame> {
         let at = usize::from(core.0);
         let wake = self.worker.core_wakes[at].clone();
-        let (reply, mut reader) = open(8, 0, wake.clone());
+        let (reply, mut reader) = open(8, 0, wake.clone(), None);
         let statement = Arc::new(Statement {
             session: SessionId(1),
             actor: ActorId(1),

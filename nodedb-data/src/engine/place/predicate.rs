@@ -16,9 +16,9 @@ use super::store::Place;
 /// A radius that surely holds all that geographies call touching, metres.
 const TOUCHING_M: f64 = 1e-3;
 /// Points that a prepared circle decides, in one unit: the grain in which answers are paid.
-pub(super) const STEPS_PER_UNIT: u32 = 24;
+pub(super) const STEPS_PER_UNIT: u32 = 16;
 /// Steps of deciding one point by itself.
-pub(super) const SINGLE: u32 = 4;
+pub(super) const SINGLE: u32 = 3;
 /// Units of measuring a geodesic.
 const GEODESIC: u32 = 20;
 /// Measured points whose answers are kept. Many rows may stand for one town.

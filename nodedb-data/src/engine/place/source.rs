@@ -48,7 +48,7 @@ enum Proposals {
     Gathered(RowSet),
 }
 
-/// What is known of the block asked about last.
+/// What is known of a block that is not answered yet.
 #[derive(Default)]
 struct Answered {
     block: u16,
@@ -181,7 +181,7 @@ impl PlaceSource {
         }
         // At least a piece is asked, however little the turn has left.
         let _ = turn.spend(2 * BLOCK_OPERATION);
-        let asked: Vec<u16> = rows.iter().collect();
+        let asked = rows.to_vec();
         let mut asking = Asking::new(&self.predicate, &index.store, block, asked.len());
         for (at, piece) in asked.chunks(PIECE).enumerate() {
             let has_more = match asking.ask(piece, turn) {
@@ -197,9 +197,13 @@ impl PlaceSource {
                 return Poll::Pending;
             }
         }
-        let (yes, late) = (asking.yes, asking.late);
-        self.answered.take(&rows, yes, late);
-        let yes = self.answered.yes.clone();
+        // What was answered in earlier turns is not needed again.
+        let mut yes = std::mem::take(&mut self.answered).yes;
+        yes.union(&BlockSet::from_sorted(asking.late));
+        match yes.is_empty() {
+            true => yes = BlockSet::from_sorted(asking.yes),
+            false => yes.union(&BlockSet::from_sorted(asking.yes)),
+        }
         let nulls = index.store.nulls().block(block);
         let mut unknown = nulls.cloned().unwrap_or_default();
         unknown.subtract(&yes);

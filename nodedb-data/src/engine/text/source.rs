@@ -19,7 +19,7 @@ const POSITIONS_PER_UNIT: usize = 32;
 /// Rows of words of many forms that are gathered for a unit.
 const GATHERED_PER_UNIT: u64 = 8;
 /// Rows of the others that are put together for a unit.
-const JOINED_PER_UNIT: u64 = 32;
+const JOINED_PER_UNIT: u64 = 128;
 /// Tokens of a row that the row-wise form reads for a unit.
 const TOKENS_PER_UNIT: u64 = 3;
 /// Rows of a step are brought down to those wanted at once where these are fewer by this factor.
@@ -360,7 +360,11 @@ fn estimate(query: &Compiled, node: &Node, terms: &[u64], documents: u64) -> u64
             words.map(|(_, term)| terms[*term]).min().unwrap_or(0) / 2
         }
         Node::And(list) => list.iter().map(of).min().unwrap_or(0),
-        Node::Or(list) => list.iter().map(of).sum::<u64>().min(documents),
+        // As if they had nothing to do with one another.
+        Node::Or(list) => list.iter().map(of).fold(0, |rows, more| {
+            let both = rows as u128 * u128::from(more) / u128::from(documents.max(1));
+            (rows + more - both as u64).min(documents)
+        }),
         Node::Not(node) => documents - of(node).min(documents),
     }
 }

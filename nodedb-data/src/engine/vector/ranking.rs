@@ -341,16 +341,28 @@ fn take_bounds(index: &Vectors, codes: &CodeProbe, placed: &[(u32, u32)], bounds
     bounds.reserve(placed.len());
     let mut products = [0; CHUNK];
     let mut scales = [Scale::default(); CHUNK];
-    let (mut now, mut soon) = (Coarse { index, last: None }, Coarse { index, last: None });
-    let mut ahead = placed.iter().skip(AHEAD);
+    let mut codes_of = Coarse { index, last: None };
+    let mut asked_for = |place: u32| {
+        let (coarse, scale) = codes_of.at(place);
+        prefetch(std::slice::from_ref(scale));
+        prefetch(coarse);
+        (coarse, scale)
+    };
+    // What has been asked for and not been used, in a ring.
+    let none = Scale::default();
+    let mut waiting = [(&[][..], &none); AHEAD];
+    let mut places = placed.iter().map(|(_, place)| *place);
+    for (slot, place) in waiting.iter_mut().zip(&mut places) {
+        *slot = asked_for(place);
+    }
+    let mut ring = (0..AHEAD).cycle();
     for chunk in placed.chunks(CHUNK) {
-        for (((_, place), product), scale) in chunk.iter().zip(&mut products).zip(&mut scales) {
-            if let Some((_, ahead)) = ahead.next() {
-                let (coarse, scale) = soon.at(*ahead);
-                prefetch(std::slice::from_ref(scale));
-                prefetch(coarse);
+        let rows = products.iter_mut().zip(&mut scales);
+        for ((product, scale), at) in rows.take(chunk.len()).zip(&mut ring) {
+            let (coarse, of) = waiting[at];
+            if let Some(place) = places.next() {
+                waiting[at] = asked_for(place);
             }
-            let (coarse, of) = now.at(*place);
             (*product, *scale) = (codes.coarse_product(coarse), *of);
         }
         codes.coarse_bounds(&products[..chunk.len()], &scales[..chunk.len()], bounds);
