@@ -13,6 +13,10 @@
 //! loop of a client, a worker and a core, which take what they can get, that is whoever waited
 //! beside them. What prepares bulk loads therefore has a small share only ([`stand_back`]).
 //!
+//! Cores that are asked together are kept on processors of their own ([`keep`]) where there are just
+//! enough of them. Left to itself the system wakes two of them on the same one now and then, as it
+//! is still idle when the second is woken, and they answer one after the other.
+//!
 //! Where the system knows no such thing or refuses it, threads run as they did: these are hints, and
 //! nothing is reported.
 
@@ -82,6 +86,51 @@ pub fn breathe() {
     }
 }
 
+/// A thread of this process as the system names it, never 0.
+pub type ThreadId = i32;
+
+pub fn this_thread() -> ThreadId {
+    // SAFETY: gettid takes nothing.
+    unsafe { libc::gettid() }
+}
+
+/// The processor that the calling thread is on.
+pub fn here() -> Option<usize> {
+    // SAFETY: sched_getcpu takes nothing.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
+/// The processors that the calling thread may run on, ascending; none where the system does not
+/// tell.
+pub fn processors() -> Vec<usize> {
+    let mut set = no_processors();
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: the system writes at most `size` bytes to a set of this frame.
+    let told = unsafe { libc::sched_getaffinity(0, size, &raw mut set) };
+    // SAFETY: CPU_ISSET checks the index against the set's size.
+    let has = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
+    match told {
+        0 => (0..libc::CPU_SETSIZE as usize).filter(has).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// From now on the thread runs on these processors only.
+pub fn keep(thread: ThreadId, processors: &[usize]) {
+    let mut set = no_processors();
+    for cpu in processors {
+        // SAFETY: CPU_SET checks the index against the set's size.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: the set is initialised and its size is given.
+    unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const set) };
+}
+
+fn no_processors() -> libc::cpu_set_t {
+    // SAFETY: a cpu_set_t is plain bits, for which zeros are the empty set.
+    unsafe { std::mem::zeroed() }
+}
+
 /// Changes the attributes of a thread of an ordinary policy; leaves others as they were set up.
 fn change(apply: impl FnOnce(&mut libc::sched_attr)) {
     let Some(mut attributes) = attributes() else {
@@ -116,6 +165,28 @@ fn attributes() -> Option<libc::sched_attr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_is_kept_alone() {
+        let all = processors();
+        let wanted = all.clone();
+        let other = std::thread::spawn(move || {
+            let kept = wanted.last().map(|last| {
+                keep(this_thread(), &[*last]);
+                (processors(), here(), *last)
+            });
+            keep(this_thread(), &wanted);
+            (kept, processors())
+        });
+        let (kept, after) = other.join().expect("no panic");
+        assert_eq!((processors(), after), (all.clone(), all.clone()));
+        // A host may refuse it, or not tell.
+        if let Some((kept, here, last)) = kept
+            && kept != all
+        {
+            assert_eq!((kept, here), (vec![last], Some(last)));
+        }
+    }
 
     #[test]
     fn a_thread_gives_way_alone() {

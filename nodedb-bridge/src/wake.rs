@@ -7,14 +7,23 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, fence};
+
+use crate::schedule;
 
 /// One per thread that can sleep. The owner waits on [`Wake::fd`] by whatever means it has.
 #[derive(Debug)]
 pub struct Wake {
     sleeping: AtomicBool,
+    /// Who sleeps, where it may be moved; else 0.
+    owner: AtomicI32,
+    /// The processor that it was last kept on, or [`ANYWHERE`].
+    kept_on: AtomicUsize,
     event: OwnedFd,
 }
+
+/// No processor's number.
+const ANYWHERE: usize = usize::MAX;
 
 impl Wake {
     /// Fails when the process is out of file descriptors.
@@ -28,6 +37,8 @@ impl Wake {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Arc::new(Wake {
             sleeping: AtomicBool::new(false),
+            owner: AtomicI32::new(0),
+            kept_on: AtomicUsize::new(ANYWHERE),
             event,
         }))
     }
@@ -38,6 +49,26 @@ impl Wake {
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
             self.force();
         }
+    }
+
+    /// As [`Wake::notify`], but an owner that sleeps and may be moved wakes on this processor and
+    /// stays there, or, without one, anywhere among `all`. It costs a system call where that is not
+    /// so already.
+    pub fn notify_on(&self, processor: Option<usize>, all: &[usize]) {
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
+            let wanted = processor.unwrap_or(ANYWHERE);
+            let owner = self.owner.load(Ordering::Relaxed);
+            if owner != 0 && self.kept_on.swap(wanted, Ordering::Relaxed) != wanted {
+                schedule::keep(owner, processor.as_ref().map_or(all, std::slice::from_ref));
+            }
+            self.force();
+        }
+    }
+
+    /// Owner's side: the calling thread is the owner, and may be moved by those who wake it.
+    pub fn may_be_moved(&self) {
+        self.owner.store(schedule::this_thread(), Ordering::Relaxed);
     }
 
     /// Writes the eventfd whether or not the owner sleeps.
@@ -72,5 +103,34 @@ impl Wake {
     /// Readable when the owner was woken.
     pub fn fd(&self) -> RawFd {
         self.event.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_moved_and_let_go() {
+        std::thread::spawn(|| {
+            let wake = Wake::new().unwrap();
+            let all = schedule::processors();
+            let Some(last) = all.last().copied() else {
+                return; // The host does not tell.
+            };
+            wake.may_be_moved();
+            wake.notify_on(Some(last), &all);
+            assert_eq!(schedule::processors(), all, "it does not sleep");
+            for processor in [Some(last), Some(last), None] {
+                wake.prepare_sleep();
+                wake.notify_on(processor, &all);
+                let now = schedule::processors();
+                // A host may refuse it.
+                assert!(now == all || processor.is_some_and(|one| now == [one]));
+            }
+            assert_eq!(schedule::processors(), all);
+        })
+        .join()
+        .expect("no panic");
     }
 }

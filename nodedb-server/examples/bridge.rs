@@ -137,6 +137,7 @@ fn measure(dir: &Path, spins: bool, length: Duration, outstanding: usize) -> Res
     let config = PoolConfig {
         streams_max: depths.streams,
         spin_ns: if spins { SPIN_NS } else { 0 },
+        spreads: false,
     };
     let (pool, threads) = pool::start(workers, &node, &snapshots, config).map_err(system)?;
     let (tx, rx) = mpsc::channel();

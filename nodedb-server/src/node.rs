@@ -89,6 +89,11 @@ impl Layout {
     fn is_roomy(&self) -> bool {
         self.processors > self.cores + self.workers
     }
+
+    /// Whether there is a processor for each core and none besides.
+    fn is_filled(&self) -> bool {
+        self.cores > 1 && self.processors == self.cores
+    }
 }
 
 fn processors() -> u16 {
@@ -363,6 +368,7 @@ fn start_workers(
     let config = PoolConfig {
         streams_max: depths.streams,
         spin_ns: if layout.is_roomy() { SPIN_NS } else { 0 },
+        spreads: layout.is_filled(),
     };
     let (pool, threads) = pool::start(ends, node, snapshots, config)
         .map_err(|e| cannot("cannot start the control plane", &e))?;

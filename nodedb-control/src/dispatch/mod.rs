@@ -10,6 +10,10 @@
 //! wakes those cores when the tasks that were ready before it have run. Statements that arrived
 //! together thus reach a sleeping core together, at the price of one wake.
 //!
+//! Cores that are asked one question together are woken on processors of their own where each core
+//! has one ([`Dispatcher::spread_over`]), and the one that is to run where the worker runs last, as it
+//! may run at once. Whoever is woken alone runs where the system sees fit, mostly beside the worker.
+//!
 //! [`collect`] reads answers whole, [`leaf`] serves threads that own no ring, [`upcall`] answers
 //! what cores ask for.
 
@@ -17,7 +21,7 @@ pub mod collect;
 pub mod leaf;
 pub mod upcall;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use std::task::{Poll, Waker};
 
 use nodedb_bridge::reply::{self, Gathering, Header, ReplyReader};
 use nodedb_bridge::request::{Op, Request, Statement};
+use nodedb_bridge::schedule;
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::WorkerEnds;
 use nodedb_types::{CoreId, ShardId, limits};
@@ -51,6 +56,8 @@ struct Inner {
     ringer: Cell<Option<Waker>>,
     /// Counts the pump's runs that woke somebody.
     news: Cell<u64>,
+    /// Those on which cores that are asked together are woken, by core.
+    processors: OnceCell<Vec<usize>>,
     runtime: Rc<dyn Runtime>,
 }
 
@@ -60,6 +67,8 @@ struct Lane {
     wake: Arc<Wake>,
     /// Something was sent since the core was last woken.
     owes_wake: Cell<bool>,
+    /// It was sent to others as well.
+    is_apart: Cell<bool>,
     streams: RefCell<Streams>,
 }
 
@@ -97,6 +106,7 @@ impl Dispatcher {
                 requests: RefCell::new(requests),
                 wake,
                 owes_wake: Cell::new(false),
+                is_apart: Cell::new(false),
                 streams: RefCell::default(),
             })
             .collect();
@@ -107,10 +117,28 @@ impl Dispatcher {
             waiting: RefCell::default(),
             ringer: Cell::default(),
             news: Cell::new(0),
+            processors: OnceCell::new(),
             runtime,
         });
         inner.runtime.spawn(Box::pin(ring(Rc::downgrade(&inner))));
         Dispatcher(inner)
+    }
+
+    /// Tells once on which processors cores are kept that are asked together. Unless there is one
+    /// for each core and no more, they go where the system sends them: a share of many processors
+    /// is not for us to choose from.
+    pub fn spread_over(&self, processors: Vec<usize>) {
+        if processors.len() == self.0.lanes.len() {
+            // Whoever says it first is right.
+            let _ = self.0.processors.set(processors);
+        }
+    }
+
+    /// What is sent next is for several cores.
+    fn keep_apart(&self) {
+        if self.0.lanes.len() > 1 {
+            self.0.lanes.iter().for_each(|lane| lane.is_apart.set(true));
+        }
     }
 
     /// Takes the request rings out of `ends`; what is left is the worker's pump and upcalls.
@@ -223,6 +251,7 @@ impl Dispatcher {
         mut op: impl FnMut(CoreId) -> Op,
     ) -> Vec<ReplyReader> {
         let mut readers = Vec::with_capacity(self.0.lanes.len());
+        self.keep_apart();
         for core in self.all_cores() {
             readers.push(self.send(core, statement, op(core)).await);
         }
@@ -237,6 +266,7 @@ impl Dispatcher {
         mut op: impl FnMut(CoreId) -> Op,
     ) -> Gathered {
         let gathering = Gathering::new(self.0.lanes.len());
+        self.keep_apart();
         let mut readers = Vec::with_capacity(self.0.lanes.len());
         for core in self.all_cores() {
             let sent = self.send_within(core, statement, op(core), Some(&gathering));
@@ -268,17 +298,36 @@ impl Dispatcher {
     }
 }
 
+impl Inner {
+    /// Wakes the cores that are owed a wake.
+    fn wake_cores(&self) {
+        let Some(processors) = self.processors.get() else {
+            for lane in &self.lanes {
+                if lane.owes_wake.replace(false) {
+                    lane.wake.notify();
+                }
+            }
+            return;
+        };
+        let here = schedule::here();
+        for is_here in [false, true] {
+            for (lane, own) in self.lanes.iter().zip(processors) {
+                if (Some(*own) == here) == is_here && lane.owes_wake.replace(false) {
+                    let apart = lane.is_apart.replace(false).then_some(*own);
+                    lane.wake.notify_on(apart, processors);
+                }
+            }
+        }
+    }
+}
+
 /// Wakes the cores that are owed a wake, whenever there are some; ends with the dispatcher.
 async fn ring(inner: Weak<Inner>) {
     poll_fn(|cx| {
         let Some(inner) = inner.upgrade() else {
             return Poll::Ready(());
         };
-        for lane in &inner.lanes {
-            if lane.owes_wake.replace(false) {
-                lane.wake.notify();
-            }
-        }
+        inner.wake_cores();
         inner.ringer.set(Some(cx.waker().clone()));
         Poll::Pending
     })

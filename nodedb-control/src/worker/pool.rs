@@ -33,6 +33,9 @@ pub struct PoolConfig {
     /// How long a worker without work polls before it parks, nanoseconds; 0 where processors are
     /// few.
     pub spin_ns: u64,
+    /// Cores that are asked together are kept on processors of their own: there is one for each, and
+    /// no more.
+    pub spreads: bool,
 }
 
 struct Member {
@@ -147,6 +150,9 @@ fn run(
         let tasks = TokioRuntime::new(node.clock.time().clone(), node.polls.clone());
         let (index, upcalls) = (ends.worker, std::mem::take(&mut ends.upcalls));
         let dispatcher = Dispatcher::of_ends(&mut ends, config.streams_max, tasks);
+        if config.spreads {
+            dispatcher.spread_over(schedule::processors());
+        }
         let slot = snapshots.slot(index as usize);
         let worker = Worker::new(node.clone(), index, dispatcher.clone(), slot);
         let asked = worker.clone();

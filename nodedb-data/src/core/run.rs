@@ -116,10 +116,11 @@ fn run(
     mut on_ready: impl FnMut(),
 ) -> Result<(), Failure> {
     schedule::steady();
-    if let Some(cpu) = thread.pin_to {
-        pin_to(cpu);
-    }
     let wake = ends.wake.clone();
+    match thread.pin_to {
+        Some(cpu) => pin_to(cpu),
+        None => wake.may_be_moved(),
+    }
     let io = open_io(thread.io, Some(wake.clone()))?;
     let time = shared.clock.time().clone();
     let mut core = Core::new(config, ends, io, shared, Box::new(thread_cpu_ns));
