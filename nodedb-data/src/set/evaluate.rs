@@ -119,6 +119,17 @@ impl Part {
         let mut truth = self.evaluate_set(cx, first, scope, wanted, unknown).await?;
         for term in rest {
             // What is false stays false.
+            if !unknown {
+                // Nothing is unknown here, and the answer lies inside what was true.
+                if truth.yes.is_empty() {
+                    break;
+                }
+                let left = std::mem::take(&mut truth.yes);
+                truth = self
+                    .evaluate_set(cx, term, scope, Some(&left), unknown)
+                    .await?;
+                continue;
+            }
             let mut left = truth.yes.clone();
             left.union(&truth.unknown);
             if left.is_empty() {
