@@ -51,7 +51,7 @@ pub use ffi::thread_cpu_ns;
 pub use latch::NodeLatch;
 use reply::Reply;
 use state::State;
-use turns::Turns;
+use turns::{Meter, Turns};
 
 use crate::emit::Emitter;
 use crate::emit::retention::Retention;
@@ -99,9 +99,7 @@ pub struct Core {
     first_worker: usize,
     wake: Arc<Wake>,
     turns: Rc<Cell<Turns>>,
-    /// CPU time at the end of the last turn, if the next follows at once: it begins there, for to
-    /// ask is a system call.
-    cpu_mark: Option<u64>,
+    meter: Meter,
     accepting: bool,
 }
 
@@ -176,7 +174,7 @@ impl Core {
             first_worker: 0,
             wake: ends.wake,
             turns: Rc::default(),
-            cpu_mark: None,
+            meter: Meter::default(),
             accepting: true,
             state,
         }
@@ -244,7 +242,7 @@ impl Core {
     /// One turn at `now_ns` of the monotonic clock.
     pub fn step(&mut self, now_ns: u64) -> Progress {
         let state = self.state.clone();
-        let began_cpu = self.cpu_mark.take().unwrap_or_else(|| (state.cpu_clock)());
+        self.meter.begin(&state.cpu_clock);
         state.timers.advance(now_ns);
         state.budget.refill(UNITS_PER_TURN);
         let io = &state.io;
@@ -273,10 +271,8 @@ impl Core {
         self.publish();
         worked |= more;
         if worked {
-            let ended_cpu = (state.cpu_clock)();
-            self.cpu_mark = Some(ended_cpu);
-            let cpu = ended_cpu.saturating_sub(began_cpu);
             let wall = state.clock.time().monotonic_ns().saturating_sub(now_ns);
+            let cpu = self.meter.end(wall, &state.cpu_clock);
             let mut turns = self.turns.get();
             turns.record(cpu, wall);
             self.turns.set(turns);
@@ -284,11 +280,10 @@ impl Core {
         if let Some(failure) = state.broken.borrow().clone() {
             return Progress::Broken(failure);
         }
+        self.meter.pause();
         if more || self.executor.has_ready() {
             return Progress::Busy;
         }
-        // What a sleep takes is not the next turn's.
-        self.cpu_mark = None;
         Progress::Idle {
             until_ns: state.timers.next_ns(),
             worked,
