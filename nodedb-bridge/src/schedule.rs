@@ -1,17 +1,23 @@
 //! How the operating system shares the processors among the threads of a node.
 //!
-//! A worker passes messages on and is quickly done: it is [`prompt`] and asks for short time slices,
-//! so that it runs as soon as it is woken. A core works on what others wait for, and on what nobody
-//! waits for: it is [`steady`] and asks for long slices, so that whoever is woken beside it, a worker
-//! or a client of the machine, interrupts it. Their shares of the processors stay what they are.
+//! A worker passes messages on and is quickly done: it is [`prompt`] and asks for the shortest time
+//! slices, so that it runs as soon as it is woken. A core works on what others wait for, and on what
+//! nobody waits for: it is [`steady`], with slices that are longer than a worker's, which therefore
+//! interrupts it, and hardly longer, because it offers its processor to others after every turn.
+//! Their shares of the processors stay what they are.
 //!
-//! A thread that computes for long on behalf of a few ([`give_way`]) has the longest slices, so that
-//! cores interrupt it as well, a lower priority, and never interrupts another. Two things remain.
-//! Once it runs, it keeps its processor until the next tick, four milliseconds where there are 250
-//! of them a second, from those who were ready before; so such computations [`breathe`] between
-//! their pieces. And nobody interrupts a thread that had less than its share of late: in a closed
-//! loop of a client, a worker and a core, which take what they can get, that is whoever waited
-//! beside them. What prepares bulk loads therefore has a small share only ([`stand_back`]).
+//! **Who offers a processor has short slices.** Linux takes from a thread that yields what was left
+//! of its slice (EEVDF, from 6.18 on): its virtual time jumps to its deadline, which is a slice away
+//! and the further the smaller its share. One thread with a long slice that yields so puts itself
+//! behind everybody for as long; and it moves the average by which whoever is woken next is placed,
+//! so that this one waits behind all that were ready before, for about the length of that slice.
+//!
+//! Queries that compute for long ([`give_way`]) never yield. They have a lower priority and the
+//! longest slices, so that workers and cores interrupt them at once. What prepares bulk loads
+//! ([`stand_back`]) has a smaller share still and the shortest slices, and it yields: once it runs,
+//! it would otherwise keep its processor until the next tick, four milliseconds where there are 250
+//! of them a second, from those who were ready before, or who are woken and had more than their
+//! share of late. So such computations [`breathe`] between their pieces.
 //!
 //! Cores that are asked together are kept on processors of their own ([`keep`]) where there are just
 //! enough of them. Left to itself the system wakes two of them on the same one now and then, as it
@@ -20,20 +26,18 @@
 //! Where the system knows no such thing or refuses it, threads run as they did: these are hints, and
 //! nothing is reported.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use nodedb_types::breath;
+pub use nodedb_types::breath::breathe;
 
 /// Time slice of a prompt thread, nanoseconds: the least that Linux takes (EEVDF, from 6.12 on).
 const PROMPT_SLICE_NS: u64 = 100_000;
-/// Time slice of a steady thread, nanoseconds: above those that threads have by default, 0.7 to 2.8
-/// milliseconds by the number of processors, for only a shorter slice interrupts at once.
-const STEADY_SLICE_NS: u64 = 6_000_000;
-/// Time slice of a thread that gives way, nanoseconds: above that of a steady one, which interrupts
-/// it therefore. It is the most that Linux takes.
+/// Time slice of a steady thread, nanoseconds: a turn of a core, and twice a prompt thread's.
+const STEADY_SLICE_NS: u64 = 200_000;
+/// Time slice of a thread that gives way, nanoseconds: above that of all others, who interrupt it
+/// therefore. It is the most that Linux takes.
 const WAY_SLICE_NS: u64 = 100_000_000;
-/// A breath: how long a thread that gives way computes before it offers its processor. Two of them
-/// on one processor would otherwise do little but change places.
-const BREATH: Duration = Duration::from_micros(20);
+/// Time slice of a thread that stands back, nanoseconds: the least, for it yields.
+const BACK_SLICE_NS: u64 = 100_000;
 /// By how much the priority of a thread that gives way is lower: a ninth of the weight.
 const WAY_NICE: i32 = 10;
 /// By how much it is for one that stands back: a twenty-eighth. With the lowest there is, an import
@@ -42,48 +46,34 @@ const BACK_NICE: i32 = 15;
 /// The highest of Linux' nice values.
 const NICE_MAX: i32 = 19;
 
-thread_local! {
-    /// When it last breathed, if it gives way.
-    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
 /// The calling thread runs soon after it is woken.
 pub fn prompt() {
     change(|attributes| attributes.sched_runtime = PROMPT_SLICE_NS);
 }
 
-/// The calling thread is interrupted by whoever is woken.
+/// The calling thread is interrupted by prompt ones, and may yield.
 pub fn steady() {
     change(|attributes| attributes.sched_runtime = STEADY_SLICE_NS);
 }
 
-/// The calling thread, and those that it starts, leave the processors to others.
+/// The calling thread, and those that it starts, leave the processors to others; it must not yield.
 pub fn give_way() {
-    lower(WAY_NICE);
+    lower(WAY_NICE, WAY_SLICE_NS);
 }
 
-/// As [`give_way`], and more so: for what prepares bulk loads.
+/// The calling thread leaves the processors to others, more than one that gives way and whenever it
+/// breathes; so do those that it starts, but they do not breathe.
 pub fn stand_back() {
-    lower(BACK_NICE);
+    lower(BACK_NICE, BACK_SLICE_NS);
+    breath::begin();
 }
 
-fn lower(nice: i32) {
-    SINCE.set(Some(Instant::now()));
+fn lower(nice: i32, slice_ns: u64) {
     change(|attributes| {
         attributes.sched_policy = libc::SCHED_BATCH as u32;
         attributes.sched_nice = (attributes.sched_nice + nice).min(NICE_MAX);
-        attributes.sched_runtime = WAY_SLICE_NS;
+        attributes.sched_runtime = slice_ns;
     });
-}
-
-/// Lets whoever waits for this processor have it, if the calling thread gives way and had it for a
-/// breath; called about every ten microseconds of a long computation. On other threads it costs
-/// nothing.
-pub fn breathe() {
-    if SINCE.get().is_some_and(|since| since.elapsed() >= BREATH) {
-        std::thread::yield_now();
-        SINCE.set(Some(Instant::now()));
-    }
 }
 
 /// A thread of this process as the system names it, never 0.

@@ -18,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nodedb_client::{Client, Failure};
 use nodedb_server::config::nearest;
 use nodedb_server::schedule;
+use nodedb_types::breath;
 
 use embedded::Embedded;
 use load::source::{self, FileFormat};
@@ -149,15 +150,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<Exit> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(1).enable_all();
     if let Some(Command::Import(Import { url: Some(_), .. })) = &cli.command {
         // The server often shares the machine and has other clients to answer.
         schedule::stand_back();
+        runtime.on_thread_start(breath::begin);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("cannot start")?;
+    let runtime = runtime.build().context("cannot start")?;
     runtime.block_on(async {
         match cli.command {
             Some(Command::Sql(sql)) => match Client::connect(&sql.url).await {

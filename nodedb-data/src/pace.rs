@@ -11,11 +11,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
-/// What a turn may spend: 150 microseconds at 100 ns a unit. What is done once a turn takes a
-/// hundredth of one of this length.
-pub const UNITS_PER_TURN: u32 = 1_500;
+/// What a turn may spend: 50 microseconds at 100 ns a unit. What is done once a turn takes a
+/// thirtieth of one of this length.
+pub const UNITS_PER_TURN: u32 = 500;
 /// Units spent between two looks for what should not wait for the end of the turn.
-pub const LOOK_UNITS: u32 = 250;
+pub const LOOK_UNITS: u32 = 100;
 /// What the last piece of a turn may take beyond that, so that no turn is above a millisecond.
 pub const OVERDRAFT_MAX: u32 = 8_500;
 

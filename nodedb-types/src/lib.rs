@@ -5,6 +5,7 @@
 //! crosses between planes lives in `nodedb-bridge`.
 
 pub mod arrow_map;
+pub mod breath;
 pub mod datetime;
 pub mod failure;
 pub mod geo;

@@ -3,6 +3,7 @@
 //! A reader never allocates by a declared length: it takes what is there, or fails with 08P01.
 
 use super::violation;
+use crate::breath;
 use crate::datetime::Interval;
 use crate::failure::Object;
 use crate::numeric::Numeric;
@@ -59,7 +60,12 @@ impl Writer {
 
     pub fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Writer, &T)) {
         self.u32(items.len() as u32);
-        items.iter().for_each(|item| write(self, item));
+        for (at, item) in items.iter().enumerate() {
+            if at.is_multiple_of(breath::ITEMS) {
+                breath::breathe();
+            }
+            write(self, item);
+        }
     }
 
     /// A tag and the value's bytes; see the table in `docs/format/native.md`.
@@ -212,7 +218,10 @@ impl<'a> Reader<'a> {
         let length = self.u32()?;
         // Every item takes a byte at least, so a lying length ends the loop soon.
         let mut items = Vec::new();
-        for _ in 0..length {
+        for at in 0..length {
+            if (at as usize).is_multiple_of(breath::ITEMS) {
+                breath::breathe();
+            }
             if self.0.is_empty() {
                 return Err(violation("a message ends too early"));
             }
