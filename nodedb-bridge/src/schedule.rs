@@ -7,7 +7,7 @@
 //! Their shares of the processors stay what they are.
 //!
 //! **Who offers a processor has short slices.** Linux takes from a thread that yields what was left
-//! of its slice (EEVDF, from 6.18 on): its virtual time jumps to its deadline, which is a slice away
+//! of its slice (EEVDF, as measured on 6.18): its virtual time jumps to its deadline, which is a slice away
 //! and the further the smaller its share. One thread with a long slice that yields so puts itself
 //! behind everybody for as long; and it moves the average by which whoever is woken next is placed,
 //! so that this one waits behind all that were ready before, for about the length of that slice.
@@ -31,7 +31,7 @@ pub use nodedb_types::breath::breathe;
 
 /// Time slice of a prompt thread, nanoseconds: the least that Linux takes (EEVDF, from 6.12 on).
 const PROMPT_SLICE_NS: u64 = 100_000;
-/// Time slice of a steady thread, nanoseconds: a turn of a core, and twice a prompt thread's.
+/// Time slice of a steady thread, nanoseconds: twice that of a prompt one, which interrupts it.
 const STEADY_SLICE_NS: u64 = 200_000;
 /// Time slice of a thread that gives way, nanoseconds: above that of all others, who interrupt it
 /// therefore. It is the most that Linux takes.
