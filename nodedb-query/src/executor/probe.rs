@@ -5,8 +5,12 @@
 //! rows around it, which is no value for an index and no guard for a failure. So a subquery in one
 //! of these places that refers to nothing outside is evaluated before the plan around it is
 //! lowered, at the statement's own snapshot, and its value takes its place. If it fails, what takes
-//! its place is an expression that fails likewise for the first row that reaches it: a statement
-//! fails only where it would in PostgreSQL, which evaluates such a subquery when it is needed.
+//! its place is an expression that fails likewise for the first row that reaches it, as in
+//! PostgreSQL, which evaluates such a subquery when it is needed. Subqueries that refer to columns
+//! outside, `IN (SELECT …)`, and those that no branch guards are joined, and fail the statement
+//! whether or not a row needs them.
+
+use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use nodedb_bridge::plan::Order;
@@ -195,7 +199,8 @@ fn replace(
     })
 }
 
-/// Evaluates these subqueries of a query and puts their values into it.
+/// Evaluates these subqueries of a query and puts their values into it: first those that have none
+/// of them inside, then those around them.
 pub(super) async fn settle(
     query: &mut Query,
     environment: &Environment,
@@ -203,24 +208,41 @@ pub(super) async fn settle(
     spill: Option<&Spill>,
 ) -> Result<()> {
     loop {
-        // The first one found has none inside.
-        let mut first: Option<Subquery> = None;
+        // By what they are: one that stands in several places has one value.
+        let mut innermost: BTreeMap<String, Subquery> = BTreeMap::new();
         replace(&mut query.rel, &mut |subquery, _| {
-            first.get_or_insert_with(|| subquery.clone());
+            if !has_inner(subquery) {
+                let shown = format!("{subquery:?}");
+                innermost.entry(shown).or_insert_with(|| subquery.clone());
+            }
             None
         })?;
-        let Some(subquery) = first else {
+        if innermost.is_empty() {
             return Ok(());
-        };
-        let shown = format!("{subquery:?}");
-        let outcome = match evaluate(subquery, environment, context, spill).await {
-            Err(failure) if !is_of_values(&failure) => return Err(failure),
-            outcome => outcome,
-        };
+        }
+        let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
+        for (shown, subquery) in innermost {
+            let outcome = match evaluate(subquery, environment, context, spill).await {
+                Err(failure) if !is_of_values(&failure) => return Err(failure),
+                outcome => outcome,
+            };
+            outcomes.insert(shown, outcome);
+        }
         replace(&mut query.rel, &mut |subquery, _| {
-            (format!("{subquery:?}") == shown).then(|| outcome.clone())
+            outcomes.get(&format!("{subquery:?}")).cloned()
         })?;
     }
+}
+
+/// Whether a subquery has another inside whose value is to be had before.
+fn has_inner(subquery: &Subquery) -> bool {
+    let mut found = false;
+    let looked = replace(&mut subquery.rel.clone(), &mut |_, _| {
+        found = true;
+        None
+    });
+    // Nothing is replaced, so nothing can fail.
+    looked.is_ok() && found
 }
 
 async fn evaluate(

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::chain::one_after_another;
 use arrow::array::RecordBatch;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
@@ -74,11 +76,37 @@ async fn physical(
     let mut lowering = Lowering::new(context.clone(), environment.clone());
     let logical = lowering.query(query).map_err(unwrap)?;
     let logical = state.optimize(&logical).map_err(unwrap)?;
+    let all_groups = match has_window(&logical).map_err(unwrap)? {
+        true => Some(with_all_groups(state)),
+        false => None,
+    };
+    let state = all_groups.as_ref().unwrap_or(state);
     state
         .query_planner()
         .create_physical_plan(&logical, state)
         .await
         .map_err(unwrap)
+}
+
+fn has_window(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        found |= matches!(node, LogicalPlan::Window(_));
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    })?;
+    Ok(found)
+}
+
+/// With `ORDER BY … LIMIT n` over GROUP BY, only n groups are made; DataFusion (55) does that below
+/// a window, too, whose functions would then see n rows instead of all.
+fn with_all_groups(state: &SessionState) -> SessionState {
+    let mut state = state.clone();
+    let optimizer = &mut state.config_mut().options_mut().optimizer;
+    optimizer.enable_topk_aggregation = false;
+    state
 }
 
 async fn start(

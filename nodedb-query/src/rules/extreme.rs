@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use nodedb_types::{DataType, Value};
 
 use super::{Chain, bare_column, chain_of};
-use crate::expr::Expr;
+use crate::expr::{CompareOp, Expr};
 use crate::rel::{AggregateCall, AggregateKind, ColumnId, JoinKind, Rel, SortKey};
 
 /// Rewrites every such aggregate of a query, those of its subqueries included.
@@ -106,8 +106,9 @@ fn is_alike(a: &AggregateCall, b: &AggregateCall) -> bool {
         && a.arguments.iter().zip(&b.arguments).all(same)
 }
 
-/// Whether walks along several orders are short: every condition is on the one column that all the
-/// extremes are of, so that each walk begins where a row meets it.
+/// Whether walks along several orders are short: every condition is a range of the one column that
+/// all the extremes are of, so that each walk begins where a row meets it. Any other condition may be
+/// met by few rows or none, and each of the walks would look for them in vain.
 fn is_short(chain: &Chain, calls: &Calls) -> bool {
     let of = |(_, call): &(ColumnId, AggregateCall)| match (call.kind, &call.arguments[..]) {
         (AggregateKind::Min | AggregateKind::Max, [Expr::Column { id, data_type, .. }]) => {
@@ -116,12 +117,20 @@ fn is_short(chain: &Chain, calls: &Calls) -> bool {
         _ => None,
     };
     let extremes: Vec<ColumnId> = calls.iter().filter_map(of).collect();
-    let on_it = |e: &Expr| {
-        e.columns()
-            .iter()
-            .all(|(id, _)| extremes.iter().all(|of| of == id))
-    };
-    chain.conjuncts.iter().all(on_it)
+    let is_range = |e: &Expr| extremes.iter().all(|of| is_range_of(e, *of));
+    chain.conjuncts.iter().all(is_range)
+}
+
+/// Whether a condition compares the column with something fixed, and so holds for a range of it.
+fn is_range_of(e: &Expr, of: ColumnId) -> bool {
+    let is_column = |e: &Expr| matches!(e, Expr::Column { id, .. } if *id == of);
+    let is_fixed = |e: &Expr| matches!(e, Expr::Constant(..) | Expr::Parameter(..));
+    match e {
+        Expr::Compare(op, a, b) if *op != CompareOp::NotEq => {
+            (is_column(a) && is_fixed(b)) || (is_fixed(a) && is_column(b))
+        }
+        _ => false,
+    }
 }
 
 /// What all of the calls are the greatest or the least value of, and which.
