@@ -80,6 +80,13 @@ impl Budget {
         self.look_at.set(0);
     }
 
+    /// Gives the turn `units` more, less what was overdrawn.
+    pub fn extend(&self, units: u32) {
+        let covered = units.min(self.overdrawn.get());
+        self.overdrawn.set(self.overdrawn.get() - covered);
+        self.left.set(self.left.get() + units - covered);
+    }
+
     /// From here on the turn may end when something has arrived, though not before [`LOOK_UNITS`]
     /// more are spent: whoever spends them gets on in every turn, whatever arrives.
     pub fn look_for_arrivals(&self) {
@@ -195,6 +202,11 @@ mod tests {
         assert!(!budget.spend(5));
         assert_eq!(budget.overdrawn(), 5);
         budget.refill(3);
+        assert_eq!((budget.left(), budget.overdrawn()), (3, 0));
+        budget.spend(8);
+        budget.extend(4);
+        assert_eq!((budget.left(), budget.overdrawn()), (0, 1));
+        budget.extend(4);
         assert_eq!((budget.left(), budget.overdrawn()), (3, 0));
     }
 

@@ -126,6 +126,9 @@ impl Gathered {
     ) -> Result<Vec<T>> {
         let mut got: Vec<Option<T>> = std::iter::repeat_with(|| None).take(self.len()).collect();
         self.drain(|at, frame| {
+            if got[at].is_some() {
+                return Err(unexpected(&frame));
+            }
             got[at] = Some(kind(frame).map_err(|frame| unexpected(&frame))?);
             Ok(())
         })
@@ -245,6 +248,9 @@ impl Dispatcher {
     ) -> Result<T> {
         let mut got = None;
         self.drain(reader, |frame| {
+            if got.is_some() {
+                return Err(unexpected(&frame));
+            }
             got = Some(kind(frame).map_err(|frame| unexpected(&frame))?);
             Ok(())
         })

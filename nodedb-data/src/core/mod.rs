@@ -56,7 +56,7 @@ use turns::{Meter, Turns};
 use crate::emit::Emitter;
 use crate::emit::retention::Retention;
 use crate::io::{Io, IoHandle};
-use crate::pace::{Budget, UNITS_PER_TURN};
+use crate::pace::{Budget, LOOK_UNITS, UNITS_PER_TURN};
 use crate::recover;
 use crate::shard::Shard;
 use crate::store::residency::{Owner, Residency};
@@ -65,6 +65,12 @@ use crate::store::residency::{Owner, Residency};
 const REQUESTS_PER_TURN: usize = 128;
 /// Units for taking a request.
 const REQUEST_UNITS: u32 = 3;
+/// What taking requests may spend of a turn, with all that they do at once; the rest is the tasks'.
+const REQUESTS_SHARE: u32 = UNITS_PER_TURN / 2;
+const _: () = assert!(
+    REQUEST_UNITS < REQUESTS_SHARE && REQUESTS_SHARE + 2 * LOOK_UNITS <= UNITS_PER_TURN,
+    "both requests and tasks get on in a turn, and tasks before an arrival may end it"
+);
 
 /// What a turn has come to.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +106,8 @@ pub struct Core {
     wake: Arc<Wake>,
     turns: Rc<Cell<Turns>>,
     meter: Meter,
+    /// Requests took the tasks' share of the last turn too; in the next one none is taken.
+    owes_tasks: bool,
     accepting: bool,
 }
 
@@ -175,6 +183,7 @@ impl Core {
             wake: ends.wake,
             turns: Rc::default(),
             meter: Meter::default(),
+            owes_tasks: false,
             accepting: true,
             state,
         }
@@ -244,16 +253,22 @@ impl Core {
         let state = self.state.clone();
         self.meter.begin(&state.cpu_clock);
         state.timers.advance(now_ns);
-        state.budget.refill(UNITS_PER_TURN);
+        state.budget.refill(REQUESTS_SHARE);
         let io = &state.io;
         let mut worked = io.in_flight() > 0 && io.poll() > 0;
         worked |= state.waiters.look();
-        if self.take_requests() {
+        let is_tasks_turn = std::mem::take(&mut self.owes_tasks);
+        if !is_tasks_turn && self.take_requests() {
             worked = true;
             // What was answered at once does not wait for the rest of the turn.
             self.ring_doorbells();
         }
-        // Looked for only now, and only if it could be taken: however much arrives, the tasks get on.
+        // However much arrives, the tasks have the rest, of which an arrival leaves them
+        // `LOOK_UNITS`. One piece that could not be cut may have taken that as well: then they
+        // have the next turn.
+        state.budget.extend(UNITS_PER_TURN - REQUESTS_SHARE);
+        self.owes_tasks = state.budget.is_spent() && self.executor.has_ready();
+        // Looked for only now, and only if it could be taken, so that the tasks get on.
         if self.takes_requests() {
             state.budget.look_for_arrivals();
         }

@@ -6,7 +6,7 @@ const BOUNDS_US: [u64; 5] = [100, 250, 500, 1000, 2000];
 /// What a thread may have used since it asked for its CPU time before a turn asks again,
 /// nanoseconds.
 const UNTOLD_NS: u64 = 50_000;
-/// What giving the processor away or a sleep between two turns takes, nanoseconds: ample.
+/// What giving the processor away or a sleep between two turns takes, nanoseconds: a guess, usually ample.
 const BETWEEN_NS: u64 = 5_000;
 
 /// Counts of turns by length.
@@ -30,8 +30,10 @@ fn class(ns: u64) -> usize {
 /// Tells a turn's CPU time and asks for the thread's seldom, for to ask is a system call.
 ///
 /// A turn that is in the first class by its wall time is there by its CPU time too, and nothing is
-/// asked. Of a longer one it is told what the thread has used since it asked last: never less than
-/// the turn has used, and more by [`UNTOLD_NS`] at the most, for short turns before it.
+/// asked. Of a longer one it is told what the thread has used since it asked last, or its wall time
+/// if that is less: never less than the turn has used. What is told too much, for short turns before
+/// it, is [`UNTOLD_NS`] at the most, provided that what the thread does between turns takes no
+/// more than [`BETWEEN_NS`], which nobody measures.
 #[derive(Debug, Default)]
 pub struct Meter {
     /// CPU time when it was asked for last.

@@ -9,17 +9,28 @@ use nodedb_types::{CommitTs, Result};
 
 use super::state::State;
 use crate::engine::SharedIndex;
+use crate::pace::UNITS_PER_TURN;
 use crate::shard::table::Table;
+use crate::store::residency::SWEEP_UNITS;
 
-/// Versions released per turn.
-const TRIM_PER_TURN: usize = 64;
-/// Units for releasing one.
+/// What each of the pieces that are counted beforehand may take of a turn. They run before merging
+/// and dismantling, which take what is left.
+const PIECE_UNITS: u32 = UNITS_PER_TURN / 4;
+/// Units for releasing a version.
 const TRIM_UNITS: u32 = 2;
+/// Versions released per turn.
+const TRIM_PER_TURN: usize = (PIECE_UNITS / TRIM_UNITS) as usize;
 /// Rows of dropped tables, or pages of their keys, freed per turn.
-const FREE_PER_TURN: usize = 256;
-/// Leaves that the clock's hand passes per turn, and units for each.
-const SWEEP_PER_TURN: usize = 128;
-const SWEEP_UNITS: u32 = 4;
+const FREE_PER_TURN: usize = (PIECE_UNITS / TRIM_UNITS) as usize;
+/// Leaves that the clock's hand passes per turn.
+const SWEEP_PER_TURN: usize = (PIECE_UNITS / SWEEP_UNITS) as usize;
+const _: () = assert!(
+    SWEEP_PER_TURN > 0
+        && TRIM_UNITS * (TRIM_PER_TURN + FREE_PER_TURN) as u32
+            + SWEEP_UNITS * SWEEP_PER_TURN as u32
+            <= UNITS_PER_TURN * 3 / 4,
+    "a turn that trims, frees and sweeps has something left for merging"
+);
 
 /// Tables that have something to be done.
 #[derive(Default)]
@@ -77,7 +88,6 @@ impl State {
         if !self.residency.needs_sweep() {
             return false;
         }
-        self.budget.spend(SWEEP_UNITS * SWEEP_PER_TURN as u32);
         self.residency.sweep(SWEEP_PER_TURN)
     }
 
@@ -94,15 +104,15 @@ impl State {
         let Some(table) = upkeep.aged.borrow_mut().pop_front() else {
             return false;
         };
-        let more = table.trim(oldest, forced, TRIM_PER_TURN);
-        self.budget.spend(TRIM_UNITS * TRIM_PER_TURN as u32);
+        let trimmed = table.trim(oldest, forced, TRIM_PER_TURN);
+        self.budget.spend(TRIM_UNITS * trimmed.versions as u32);
         let mut aged = upkeep.aged.borrow_mut();
         if table.has_history() {
             aged.push_back(table);
         } else {
             table.is_aged.set(false);
         }
-        if !more && aged.len() <= 1 {
+        if !trimmed.more && aged.len() <= 1 {
             upkeep.trimmed_to.set(oldest);
             return false;
         }
@@ -120,16 +130,12 @@ impl State {
     }
 
     fn free_piece(&self) -> bool {
-        let Some(table) = self.upkeep.dropped.borrow_mut().pop_front() else {
+        let Some(table) = take_unshared(&mut self.upkeep.dropped.borrow_mut()) else {
             return false;
         };
-        // Queries and work that is not applied yet hold the table too.
-        if Rc::strong_count(&table) > 1 {
-            self.upkeep.dropped.borrow_mut().push_back(table);
-            return false;
-        }
-        self.budget.spend(TRIM_UNITS * FREE_PER_TURN as u32);
-        if table.free(FREE_PER_TURN) {
+        let freed = table.free(FREE_PER_TURN);
+        self.budget.spend(TRIM_UNITS * freed.versions as u32);
+        if freed.more {
             self.upkeep.dropped.borrow_mut().push_back(table);
             return true;
         }
@@ -137,20 +143,18 @@ impl State {
         while let Some(engine) = table.take_index() {
             self.upkeep.index_dropped(engine);
         }
-        false
+        !self.upkeep.dropped.borrow().is_empty()
     }
 
     fn dismantle_piece(&self) -> bool {
-        let Some(engine) = self.upkeep.engines.borrow_mut().pop_front() else {
+        let Some(engine) = take_unshared(&mut self.upkeep.engines.borrow_mut()) else {
             return false;
         };
-        // A build and queries hold it too.
-        let is_free = Rc::strong_count(&engine) == 1;
-        if is_free && !engine.borrow_mut().dismantle(&self.budget) {
-            return !self.upkeep.engines.borrow().is_empty();
+        if engine.borrow_mut().dismantle(&self.budget) {
+            self.upkeep.engines.borrow_mut().push_back(engine);
+            return true;
         }
-        self.upkeep.engines.borrow_mut().push_back(engine);
-        is_free
+        !self.upkeep.engines.borrow().is_empty()
     }
 
     fn merge_piece(&self) -> Result<bool> {
@@ -171,5 +175,29 @@ impl State {
             table.is_unmerged.set(false);
         }
         Ok(more || !self.upkeep.unmerged.borrow().is_empty())
+    }
+}
+
+/// Takes out the first that nobody else holds: queries, builds and work that is not applied yet may
+/// hold those before it.
+fn take_unshared<T: ?Sized>(queue: &mut VecDeque<Rc<T>>) -> Option<Rc<T>> {
+    let at = queue.iter().position(|one| Rc::strong_count(one) == 1)?;
+    queue.remove(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_held_does_not_stand_in_the_way() {
+        let mut queue: VecDeque<Rc<u8>> = (0..3).map(Rc::new).collect();
+        let holders = [queue[0].clone(), queue[2].clone()];
+        assert_eq!(take_unshared(&mut queue).as_deref(), Some(&1));
+        assert_eq!(take_unshared(&mut queue), None);
+        drop(holders);
+        assert_eq!(take_unshared(&mut queue).as_deref(), Some(&0));
+        assert_eq!(take_unshared(&mut queue).as_deref(), Some(&2));
+        assert_eq!(take_unshared(&mut queue), None);
     }
 }

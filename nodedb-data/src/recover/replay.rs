@@ -180,7 +180,8 @@ impl<'a> Replay<'a> {
                 self.state.spend_large(units).await;
             }
             // Nobody reads what was before this start.
-            while table.trim(CommitTs(u64::MAX), None, effects.len().max(1)) {
+            let max = effects.len().max(1);
+            while table.trim(CommitTs(u64::MAX), None, max).more {
                 self.state.spend(1).await;
             }
         }

@@ -101,6 +101,11 @@ impl Changes {
         rows.map(|(_, surrogate)| surrogate.get()).collect()
     }
 
+    /// How many changes it remembers.
+    pub fn remembered(&self) -> usize {
+        self.log.len()
+    }
+
     /// Forgets changes at or below `oldest`, which every reader sees, but no more than `max` of
     /// them; true when there may be more.
     pub fn trim(&mut self, oldest: CommitTs, max: usize) -> bool {

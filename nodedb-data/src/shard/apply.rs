@@ -36,6 +36,15 @@ const INDEX_BYTES_PER_UNIT: usize = 8;
 /// Giving a page's memory back costs as much as releasing so many rows.
 const ROWS_PER_PAGE: usize = 16;
 
+/// What a piece of releasing has come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Released {
+    /// What it cost, in versions released.
+    pub versions: usize,
+    /// There may be more.
+    pub more: bool,
+}
+
 impl Table {
     /// Applies one effect as a whole, or nothing of it as long as something that it needs is
     /// missing. Gives the units of work that it took.
@@ -172,20 +181,29 @@ impl Table {
         Ok(())
     }
 
-    /// Releases versions that no reader at or above `oldest` reaches, at most `max` of them; true
-    /// when there may be more. `forced` gives up history that somebody may still read: those
-    /// readers then fail with 72000, and what changed above them stays known.
-    pub fn trim(&self, oldest: CommitTs, forced: Option<CommitTs>, max: usize) -> bool {
-        let mut more = self.changes.borrow_mut().trim(oldest, max);
+    /// Releases versions that no reader at or above `oldest` reaches, at most `max` of them.
+    /// `forced` gives up history that somebody may still read: those readers then fail with 72000,
+    /// and what changed above them stays known.
+    pub fn trim(&self, oldest: CommitTs, forced: Option<CommitTs>, max: usize) -> Released {
+        let mut changes = self.changes.borrow_mut();
+        let remembered = changes.remembered();
+        let more = changes.trim(oldest, max);
+        let forgotten = remembered - changes.remembered();
+        drop(changes);
         let bound = forced.map_or(oldest, |f| f.max(oldest));
-        for _ in 0..max {
+        for released in 0..max {
             let Some(entry) = self.history.borrow_mut().pop_below(bound) else {
-                return more;
+                return Released {
+                    versions: forgotten.max(released),
+                    more,
+                };
             };
             self.forget(&entry);
         }
-        more = true;
-        more
+        Released {
+            versions: max,
+            more: true,
+        }
     }
 
     /// Releases what an entry of the history superseded, and the row itself if that deleted it.
@@ -214,24 +232,31 @@ impl Table {
     }
 
     /// Releases the rows of a dropped table that nobody reads any more, then the pages of its
-    /// keys, what costs as much as `max` rows at a time; true when there are more. The root of the
-    /// keys stays: a checkpoint may still name it.
-    pub fn free(&self, max: usize) -> bool {
-        if self.trim(CommitTs(u64::MAX), None, max) {
-            return true;
+    /// keys, what costs as much as `max` rows at a time. The root of the keys stays: a checkpoint
+    /// may still name it.
+    pub fn free(&self, max: usize) -> Released {
+        let trimmed = self.trim(CommitTs(u64::MAX), None, max);
+        if trimmed.more {
+            return trimmed;
         }
-        let Some(taken) = self.locations.borrow_mut().take_some(max) else {
+        let left = (max - trimmed.versions).max(1);
+        let Some(taken) = self.locations.borrow_mut().take_some(left) else {
             let (root, _) = self.keys.borrow().parts();
-            return self
-                .pages
-                .borrow_mut()
-                .release_some(root, max.div_ceil(ROWS_PER_PAGE));
+            let pages = (left / ROWS_PER_PAGE).max(1);
+            return Released {
+                versions: trimmed.versions + pages * ROWS_PER_PAGE,
+                more: self.pages.borrow_mut().release_some(root, pages),
+            };
         };
         let mut log = self.log.borrow_mut();
+        let versions = trimmed.versions + taken.len().max(1);
         for location in taken {
             log.supersede(location);
             log.release(location);
         }
-        true
+        Released {
+            versions,
+            more: true,
+        }
     }
 }

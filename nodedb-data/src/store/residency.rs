@@ -72,6 +72,9 @@ pub struct ResidencyStats {
 /// Starts a task of the core.
 type Spawn = Box<dyn Fn(LocalFuture)>;
 
+/// Units for a leaf that the clock's hand passes.
+pub const SWEEP_UNITS: u32 = 4;
+
 /// The leaves of a core in memory.
 pub struct Residency {
     /// Bytes of leaves that may go, at the most.
@@ -116,8 +119,8 @@ pub trait Resident {
 }
 
 impl Residency {
-    /// `limit`: bytes of leaves that may go. `spawn` starts the tasks that read, which spend from
-    /// `budget`. `faults`: leaves are missing as often as possible.
+    /// `limit`: bytes of leaves that may go. `spawn` starts the tasks that read; they and the sweep
+    /// spend from `budget`. `faults`: leaves are missing as often as possible.
     pub fn new(limit: usize, faults: bool, budget: Rc<Budget>, spawn: Spawn) -> Rc<Residency> {
         Rc::new(Residency {
             limit,
@@ -182,8 +185,9 @@ impl Residency {
         self.is_over() || self.is_littered()
     }
 
-    /// Moves the hand past at most `max` leaves, as long as there are too many; true when there
-    /// still are. No leaf is passed twice, so what was just read outlives the turn.
+    /// Moves the hand past at most `max` leaves, as long as there are too many, and spends
+    /// [`SWEEP_UNITS`] for each; true when there still are too many. No leaf is passed twice, so
+    /// what was just read outlives the turn.
     pub fn sweep(&self, max: usize) -> bool {
         let entries = self.hand.borrow().len();
         for _ in 0..max.min(entries) {
@@ -194,6 +198,7 @@ impl Residency {
             let Some(entry) = self.hand.borrow_mut().pop_front() else {
                 return false;
             };
+            self.budget.spend(SWEEP_UNITS);
             let Some(leaf) = entry.upgrade() else {
                 continue;
             };

@@ -2,8 +2,8 @@
 //!
 //! int8 is a number, numeric a string, bytea `\x…`, a vector an array, jsonb itself; everything
 //! else that JSON has no form for is its text. An error in mid-stream ends an NDJSON body with an
-//! `error` line, and so does a node that stops; a JSON document is made whole before its first byte is sent, within the limit of
-//! a statement's memory, so that its status tells.
+//! `error` line, and so does a node that stops; a JSON document is made whole before its first byte
+//! is sent, within the limit of a statement's memory, so that its status tells.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType as Arrow, Int16Type, Int32Type, Int64Type};

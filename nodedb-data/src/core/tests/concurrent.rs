@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use nodedb_bridge::expression::{Rewrite, RowRewrite};
 use nodedb_bridge::op::{EngineOp, ordered};
 use nodedb_bridge::plan::{
-    Conclude, Decide, Expected, Get, Outcome, Output, OutputColumn, Prepare, RowAction, RowWrite,
-    SchemaStep, SetExpr, Source, StageRows, StagedRow, WriteBatch,
+    Conclude, Decide, Expected, Get, GetRow, Outcome, Output, OutputColumn, Prepare, RowAction,
+    RowWrite, SchemaStep, SetExpr, Source, StageRows, StagedRow, WriteBatch,
 };
 use nodedb_bridge::reply::{Frame, ReplyReader};
 use nodedb_bridge::request::Op;
@@ -363,4 +363,65 @@ fn no_reader_sees_half_of_a_statement() {
     for seed in seeds(6) {
         run(seed, [2, 1, 4][(seed % 3) as usize]);
     }
+}
+
+/// Fills the core's ring with reads of rows.
+fn flood(node: &mut Node, reads: &mut Vec<ReplyReader>) {
+    while node.worker.requests[0].slots() > 0 {
+        let (shard, key) = node.place(reads.len() as i64 % ACCOUNTS);
+        let get = GetRow {
+            collection: COLLECTION,
+            shard,
+            key,
+            columns: [1, 2].into(),
+        };
+        let read = node.send(CoreId(0), node.statement(), Op::GetRow(get));
+        reads.push(read);
+    }
+}
+
+/// Turns until the reader's answer is whole, each of which finds a full ring of reads.
+fn turns_under_reads(node: &mut Node, mut reader: ReplyReader) -> Answer {
+    let (mut reads, mut frames) = (Vec::new(), Vec::new());
+    for _ in 0..1000 {
+        flood(node, &mut reads);
+        node.step();
+        while let Some(frame) = reader.take() {
+            if matches!(frame, Frame::End(_)) {
+                let result = Ok(());
+                let answered = reads.iter_mut().filter_map(ReplyReader::take).count();
+                assert!(answered > 0, "reads get on too");
+                return Answer { frames, result };
+            }
+            frames.push(frame);
+        }
+    }
+    panic!("reads by key leave nothing to other tasks");
+}
+
+#[test]
+fn reads_that_fill_every_turn_do_not_stop_other_tasks() {
+    let mut machine = Machine::new(5, 4);
+    machine.depths.requests = 256;
+    let mut node = with_collection(&mut machine, 1);
+    for first in (0..1000).step_by(100) {
+        let mut by_shard = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for id in first..first + 100 {
+            let row = node.put(id, Some(1), "account");
+            by_shard.entry(row.shard).or_default().push(row);
+        }
+        for rows in by_shard.into_values() {
+            node.write(rows).unwrap().result.unwrap();
+        }
+    }
+    // A long query, begun in a turn of its own.
+    let columns = (0..3).map(OutputColumn::Column).collect();
+    let all = query(SetExpr::All, Vec::new(), Output::Rows(columns));
+    let reader = node.send(CoreId(0), node.statement(), Op::Query(Arc::new(all)));
+    let answer = turns_under_reads(&mut node, reader);
+    assert_eq!(answer.rows(&TYPES).len(), 1000);
+    // A write, which waits for the disk and is applied by a task.
+    let row = node.put(3, Some(7), "account");
+    let reader = node.start_write(vec![row]);
+    assert_eq!(turns_under_reads(&mut node, reader).written(), 1);
 }

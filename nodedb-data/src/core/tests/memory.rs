@@ -301,7 +301,7 @@ fn a_deletion_may_go_while_it_is_on_its_way_to_a_reader() {
     let missing = table
         .visible_from(row, snapshot, &mut at, |_| ())
         .unwrap_err();
-    while table.trim(snapshot, None, 100) {}
+    while table.trim(snapshot, None, 100).more {}
     drop(missing.fetch());
     table.check_snapshot(snapshot).unwrap();
     let seen = table.visible_from(row, snapshot, &mut at, |_| ());
