@@ -167,7 +167,8 @@ pub trait Engine: 'static {
 
     /// The predicate's value in a block, exact for the applied state and for the rows of
     /// `wanted` (`None`: for all); what it says about other rows is ignored. Blocks are asked in
-    /// ascending order, each maybe several times, with gaps.
+    /// ascending order, each maybe several times, with gaps; until an answer is ready, it is asked
+    /// for with the same `wanted`.
     fn poll_block(
         &self,
         source: &mut Self::Source,

@@ -210,20 +210,37 @@ impl BlockSet {
 
     /// All ids, ascending.
     pub fn to_vec(&self) -> Vec<u16> {
+        let mut ids = Vec::with_capacity(self.len());
+        self.ids_from(0, self.len(), &mut ids);
+        ids
+    }
+
+    /// Appends the first `most` ids at or above `low` to `to`.
+    pub fn ids_from(&self, low: u16, most: usize, to: &mut Vec<u16>) {
         match &self.0 {
-            Form::Sparse(list) => list.clone(),
-            Form::Dense { words, len } => {
-                let mut ids = Vec::with_capacity(*len as usize);
-                for (at, word) in words.iter().enumerate() {
-                    let mut left = *word;
+            Form::Sparse(list) => {
+                let at = list.partition_point(|&id| id < low);
+                to.extend(list[at..].iter().take(most));
+            }
+            Form::Dense { words, .. } => {
+                let (first, mask) = bit(low);
+                let mut before = mask - 1;
+                let mut room = most;
+                for (at, word) in words.iter().enumerate().skip(first) {
+                    let mut left = *word & !before;
+                    before = 0;
+                    let count = room.min(left.count_ones() as usize);
                     // Told beforehand how many there are, it need not look for room for each.
-                    ids.extend((0..word.count_ones()).map(|_| {
+                    to.extend((0..count).map(|_| {
                         let low = at as u32 * 64 + left.trailing_zeros();
                         left &= left.wrapping_sub(1);
                         low as u16
                     }));
+                    room -= count;
+                    if room == 0 {
+                        break;
+                    }
                 }
-                ids
             }
         }
     }
@@ -536,6 +553,9 @@ mod tests {
             let (mine, theirs) = (block(&a), block(&b));
             prop_assert!(mine.iter().eq(a.iter().copied()));
             prop_assert!(mine.to_vec().iter().eq(a.iter()));
+            let mut some = Vec::new();
+            mine.ids_from(at, b.len(), &mut some);
+            prop_assert!(some.iter().eq(a.range(at..).take(b.len())));
             prop_assert!(mine.iter_from(at).eq(a.range(at..).copied()));
             prop_assert_eq!(mine.len(), a.len());
             let mut set = mine.clone();

@@ -19,6 +19,10 @@ const TOUCHING_M: f64 = 1e-3;
 pub(super) const STEPS_PER_UNIT: u32 = 16;
 /// Steps of deciding one point by itself.
 pub(super) const SINGLE: u32 = 3;
+/// Units of [`Predicate::prepare`].
+pub(super) const PREPARE_UNITS: u32 = 20;
+/// Circles that reach beyond this latitude are not prepared, degrees. Prices alone rely on it.
+const PREPARED_LATITUDE_MAX: f64 = 80.0;
 /// Units of measuring a geodesic.
 const GEODESIC: u32 = 20;
 /// Measured points whose answers are kept. Many rows may stand for one town.
@@ -48,6 +52,8 @@ pub(super) struct Predicate {
     boxes: Vec<[f64; 4]>,
     /// Units of the exact answer for a point, where the circle does not tell.
     units: u32,
+    /// Steps of it for most points, once it has been prepared.
+    steps: u32,
     /// Whether measured points, by the bits of their coordinates, lie in the circle.
     measured: RefCell<HashMap<[u64; 2], bool>>,
 }
@@ -86,13 +92,23 @@ impl Predicate {
             (None, Relation::DWithin(distance), Some(bounds)) => vec![widened(bounds, distance)],
             (None, _, Some(bounds)) => vec![bounds],
         };
+        let units = 1 + (ewkb.len() / POINT_BYTES / POINTS_PER_UNIT) as u32;
+        let is_low = |[_, south, _, north]: &[f64; 4]| {
+            *south > -PREPARED_LATITUDE_MAX && *north < PREPARED_LATITUDE_MAX
+        };
+        let steps = match (&circle, relation) {
+            (Some(_), Relation::DWithin(_)) if boxes.iter().all(is_low) => 1,
+            (Some(_), _) => SINGLE,
+            (None, _) => units * STEPS_PER_UNIT,
+        };
         Ok(Predicate {
             relation,
             shape,
             circle,
             is_geodetic,
             boxes,
-            units: 1 + (ewkb.len() / POINT_BYTES / POINTS_PER_UNIT) as u32,
+            units,
+            steps,
             measured: RefCell::default(),
         })
     }
@@ -105,11 +121,14 @@ impl Predicate {
         self.shape.srid()
     }
 
-    /// Makes the exact answer cheaper for many points.
-    pub(super) fn prepare(&mut self) {
-        if let Some(circle) = &mut self.circle {
-            circle.prepare();
-        }
+    /// Makes the exact answer cheaper for many points; true when that had not been done yet.
+    pub(super) fn prepare(&mut self) -> bool {
+        let Some(circle) = &mut self.circle else {
+            return false;
+        };
+        let was_prepared = circle.prepared().is_some();
+        circle.prepare();
+        !was_prepared && circle.prepared().is_some()
     }
 
     /// Decides most points, where it has been prepared for that and the answer says nothing else
@@ -126,12 +145,10 @@ impl Predicate {
         self.units
     }
 
-    /// Steps, of which [`STEPS_PER_UNIT`] make a unit, of the exact answer for most points.
+    /// Steps, of which [`STEPS_PER_UNIT`] make a unit, of the exact answer for most points
+    /// of many.
     pub(super) fn steps(&self) -> u32 {
-        match self.circle {
-            Some(_) => 1,
-            None => self.units * STEPS_PER_UNIT,
-        }
+        self.steps
     }
 
     /// False where it is false for all places within the bounds.

@@ -13,17 +13,17 @@ use nodedb_types::Result;
 use nodedb_types::limits::EXTENT_SMALL;
 
 use super::Places;
-use super::predicate::{Predicate, SINGLE, STEPS_PER_UNIT};
+use super::predicate::{PREPARE_UNITS, Predicate, SINGLE, STEPS_PER_UNIT};
 use super::store::Store;
 use super::tree::{VISITS_PER_UNIT, Walk};
 use crate::engine::{Estimate, Truth};
 use crate::pace::{BLOCK_OPERATION, Turn};
-use crate::set::{BlockSet, RowSet, RowSetBuilder};
+use crate::set::{BlockBuilder, BlockSet, RowSet, RowSetBuilder};
 
 /// From so many rows of a block on, it pays to make asking cheaper.
-const PREPARE_MIN: usize = 300;
+pub(super) const PREPARE_MIN: usize = 300;
 /// Rows that are decided before the turn is looked at again.
-const PIECE: usize = 256;
+pub(super) const PIECE: usize = 256;
 
 /// A predicate made ready.
 pub struct PlaceSource {
@@ -35,7 +35,11 @@ pub struct PlaceSource {
     /// Units of the answer for all rows.
     whole_units: u64,
     proposals: Proposals,
-    answered: Answered,
+    /// The block that is not answered yet.
+    asking: Option<Asking>,
+    /// [`PREPARE_MIN`], and [`PIECE`] at the most: small blocks of tests reach as much with less.
+    pub(super) prepare_min: usize,
+    pub(super) piece: usize,
 }
 
 enum Proposals {
@@ -46,23 +50,6 @@ enum Proposals {
         rows: RowSetBuilder,
     },
     Gathered(RowSet),
-}
-
-/// What is known of a block that is not answered yet.
-#[derive(Default)]
-struct Answered {
-    block: u16,
-    asked: BlockSet,
-    yes: BlockSet,
-}
-
-impl Answered {
-    /// `yes` and `late`: the rows for which it is true, those that were asked singly apart.
-    fn take(&mut self, asked: &BlockSet, yes: Vec<u16>, late: Vec<u16>) {
-        self.asked.union(asked);
-        self.yes.union(&BlockSet::from_sorted(yes));
-        self.yes.union(&BlockSet::from_sorted(late));
-    }
 }
 
 impl PlaceSource {
@@ -87,7 +74,9 @@ impl PlaceSource {
             predicate,
             rows,
             proposals,
-            answered: Answered::default(),
+            asking: None,
+            prepare_min: PREPARE_MIN,
+            piece: PIECE,
         }
     }
 
@@ -156,58 +145,60 @@ impl PlaceSource {
         wanted: Option<&BlockSet>,
         turn: &Turn<'_>,
     ) -> Poll<Result<Truth>> {
-        let is_few = |wanted: &BlockSet| {
-            let steps = wanted.len() as u64 * u64::from(self.predicate.steps());
-            steps / u64::from(STEPS_PER_UNIT) <= self.gather_units()
-        };
-        let mut rows = match wanted {
-            Some(wanted) if is_few(wanted) => wanted.clone(),
+        let mut asking = match self.asking.take() {
+            Some(asking) if asking.block == block => asking,
             _ => {
-                if self.poll_gather(index, turn).is_pending() {
+                let Poll::Ready(rows) = self.poll_rows(index, block, wanted, turn) else {
+                    return Poll::Pending;
+                };
+                let mut units = 2 * BLOCK_OPERATION;
+                if rows.len() >= self.prepare_min && self.predicate.prepare() {
+                    units += PREPARE_UNITS;
+                }
+                let asking = Asking::new(block, rows);
+                if !turn.spend(units) {
+                    self.asking = Some(asking);
                     return Poll::Pending;
                 }
-                self.to_ask(index, block, wanted)
+                asking
             }
         };
-        if self.answered.block != block {
-            self.answered = Answered {
-                block,
-                ..Answered::default()
-            };
-        }
-        rows.subtract(&self.answered.asked);
-        if rows.len() >= PREPARE_MIN {
-            self.predicate.prepare();
-        }
-        // At least a piece is asked, however little the turn has left.
-        let _ = turn.spend(2 * BLOCK_OPERATION);
-        let asked = rows.to_vec();
-        let mut asking = Asking::new(&self.predicate, &index.store, block, asked.len());
-        for (at, piece) in asked.chunks(PIECE).enumerate() {
-            let has_more = match asking.ask(piece, turn) {
-                Ok(has_more) => has_more,
-                Err(failure) => return Poll::Ready(Err(failure)),
-            };
-            let asked = &asked[..asked.len().min((at + 1) * PIECE)];
-            if !has_more && (asked.len() < rows.len() || !asking.left.is_empty()) {
-                let mut asked = BlockSet::from_sorted(asked.iter().copied());
-                asked.subtract(&BlockSet::from_sorted(asking.left.iter().rev().copied()));
-                let (yes, late) = (asking.yes, asking.late);
-                self.answered.take(&asked, yes, late);
+        match asking.ask(&self.predicate, &index.store, self.piece, turn) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.asking = Some(asking);
                 return Poll::Pending;
             }
+            Err(failure) => return Poll::Ready(Err(failure)),
         }
-        // What was answered in earlier turns is not needed again.
-        let mut yes = std::mem::take(&mut self.answered).yes;
-        yes.union(&BlockSet::from_sorted(asking.late));
-        match yes.is_empty() {
-            true => yes = BlockSet::from_sorted(asking.yes),
-            false => yes.union(&BlockSet::from_sorted(asking.yes)),
-        }
+        // Too little to be put off to another turn.
+        let _ = turn.spend(2 * BLOCK_OPERATION);
+        let yes = asking.yes.finish();
         let nulls = index.store.nulls().block(block);
         let mut unknown = nulls.cloned().unwrap_or_default();
         unknown.subtract(&yes);
         Poll::Ready(Ok(Truth { yes, unknown }))
+    }
+
+    /// The rows of a block to be asked: those wanted where they are few.
+    fn poll_rows(
+        &mut self,
+        index: &Places,
+        block: u16,
+        wanted: Option<&BlockSet>,
+        turn: &Turn<'_>,
+    ) -> Poll<BlockSet> {
+        let is_few = |wanted: &BlockSet| {
+            let steps = wanted.len() as u64 * u64::from(self.predicate.steps());
+            steps / u64::from(STEPS_PER_UNIT) <= self.gather_units()
+        };
+        if let Some(wanted) = wanted.filter(|wanted| is_few(wanted)) {
+            return Poll::Ready(wanted.clone());
+        }
+        if self.poll_gather(index, turn).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.to_ask(index, block, wanted))
     }
 
     /// The rows of a block for which it may be true or fail.
@@ -228,58 +219,80 @@ impl PlaceSource {
     }
 }
 
-/// Rows of one block being asked, in ascending pieces.
-struct Asking<'a> {
-    predicate: &'a Predicate,
-    store: &'a Store,
+/// Rows of one block being asked, in ascending pieces, over as many turns as it takes. It holds
+/// row numbers only; places are looked up when their rows are asked.
+struct Asking {
     block: u16,
-    /// Rows for which it is true, as the circle tells, ascending.
-    yes: Vec<u16>,
-    /// The same of those that were asked singly.
-    late: Vec<u16>,
+    /// The rows to be asked, as they were found when it began.
+    rows: BlockSet,
+    /// Where the next piece begins; None after the last.
+    from: Option<u16>,
     /// Rows of the piece that are still to be asked singly, the next one last.
     left: Vec<u16>,
+    /// Rows for which it is true.
+    yes: BlockBuilder,
     /// Steps that do not make a unit yet.
     unpaid: u32,
 }
 
-impl<'a> Asking<'a> {
-    /// `rows`: how many are asked at most.
-    fn new(predicate: &'a Predicate, store: &'a Store, block: u16, rows: usize) -> Asking<'a> {
+impl Asking {
+    fn new(block: u16, rows: BlockSet) -> Asking {
         Asking {
-            predicate,
-            store,
             block,
-            yes: Vec::with_capacity(rows),
-            late: Vec::new(),
-            left: Vec::with_capacity(PIECE),
+            from: (!rows.is_empty()).then_some(0),
+            rows,
+            left: Vec::new(),
+            yes: BlockBuilder::default(),
             unpaid: 0,
         }
     }
 
-    /// Asks a piece, one row of it at least; false when nothing is left of the turn, with what was
-    /// not asked in `left`.
-    fn ask(&mut self, piece: &[u16], turn: &Turn<'_>) -> Result<bool> {
-        self.left.clear();
-        let decided = self.decide(piece);
-        self.left.reverse();
-        let mut has_more = self.pay(decided, turn);
-        while let Some(low) = self.left.pop() {
-            let surrogate = u32::from(self.block) << 16 | u32::from(low);
-            let mut steps = SINGLE;
-            if let Some(place) = self.store.get(surrogate) {
-                let holds;
-                (holds, steps) = self.predicate.holds(&place)?;
-                if holds {
-                    self.late.push(low);
+    /// Asks until nothing is left of the turn, a piece or a row at least; true when all are asked.
+    fn ask(
+        &mut self,
+        predicate: &Predicate,
+        store: &Store,
+        most: usize,
+        turn: &Turn<'_>,
+    ) -> Result<bool> {
+        let mut piece = Vec::with_capacity(most.min(self.rows.len()));
+        loop {
+            while let Some(low) = self.left.pop() {
+                let steps = self.ask_row(low, predicate, store)?;
+                if !self.pay(steps, turn) {
+                    return Ok(self.is_done());
                 }
             }
-            has_more = self.pay(steps, turn) && has_more;
-            if !has_more {
-                break;
+            let Some(from) = self.from else {
+                return Ok(true);
+            };
+            piece.clear();
+            self.rows.ids_from(from, most, &mut piece);
+            let last = piece.last().filter(|_| piece.len() == most);
+            self.from = last.and_then(|last| last.checked_add(1));
+            let steps = self.decide(&piece, predicate, store);
+            self.left.reverse();
+            if !self.pay(steps, turn) {
+                return Ok(self.is_done());
             }
         }
-        Ok(has_more)
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.is_empty() && self.from.is_none()
+    }
+
+    /// Asks a row by itself; gives the steps that it took.
+    fn ask_row(&mut self, low: u16, predicate: &Predicate, store: &Store) -> Result<u32> {
+        let surrogate = u32::from(self.block) << 16 | u32::from(low);
+        let Some(place) = store.get(surrogate) else {
+            return Ok(SINGLE);
+        };
+        let (holds, steps) = predicate.holds(&place)?;
+        if holds {
+            self.yes.insert(low);
+        }
+        Ok(steps)
     }
 
     fn pay(&mut self, steps: u32, turn: &Turn<'_>) -> bool {
@@ -291,16 +304,17 @@ impl<'a> Asking<'a> {
 
     /// Decides the points of a piece about which a prepared circle is sure; the other rows that
     /// may have a place are left. Gives the steps that it took.
-    fn decide(&mut self, piece: &[u16]) -> u32 {
-        let Some(circle) = self.predicate.prepared() else {
+    fn decide(&mut self, piece: &[u16], predicate: &Predicate, store: &Store) -> u32 {
+        let Some(circle) = predicate.prepared() else {
             self.left.extend_from_slice(piece);
             return 0;
         };
-        let extent_of = |low: u16| (u32::from(self.block) << 16 | u32::from(low)) / EXTENT_SMALL;
+        let block = u32::from(self.block) << 16;
+        let extent_of = |low: u16| (block | u32::from(low)) / EXTENT_SMALL;
         for rows in piece.chunk_by(|a, b| extent_of(*a) == extent_of(*b)) {
             let extent = extent_of(rows[0]);
-            let has_shapes = self.store.has_shapes(extent);
-            let Some(points) = self.store.points().extent(extent) else {
+            let has_shapes = store.has_shapes(extent);
+            let Some(points) = store.points().extent(extent) else {
                 if has_shapes {
                     self.left.extend_from_slice(rows);
                 }
@@ -318,7 +332,7 @@ impl<'a> Asking<'a> {
                 left[left_len] = *low;
                 left_len += usize::from((is_point & is_open) | (!is_point & has_shapes));
             }
-            self.yes.extend_from_slice(&yes[..yes_len]);
+            yes[..yes_len].iter().for_each(|low| self.yes.insert(*low));
             self.left.extend_from_slice(&left[..left_len]);
         }
         piece.len() as u32

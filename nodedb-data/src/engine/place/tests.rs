@@ -273,6 +273,9 @@ struct Case {
     wanted: Option<BTreeSet<u32>>,
     units: u32,
     begins_with_next: bool,
+    /// As of [`PlaceSource`].
+    prepare_min: usize,
+    piece: usize,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -289,19 +292,22 @@ fn case() -> impl Strategy<Value = Case> {
             steps(0..60),
             op(is_geodetic),
             prop::option::weighted(0.7, wanted),
-            prop_oneof![Just(1u32), 2u32..50],
-            any::<bool>(),
+            (prop_oneof![Just(1u32), 2u32..50], any::<bool>()),
+            prop_oneof![3 => Just(1), 1 => Just(source::PREPARE_MIN)],
+            prop_oneof![3 => 1usize..40, 1 => Just(source::PIECE)],
         )
             .prop_map(
-                move |(before, odd, during, op, wanted, units, begins_with_next)| Case {
+                move |(before, odd, during, op, wanted, turns, prepare_min, piece)| Case {
                     is_geodetic,
                     before,
                     odd,
                     during,
                     op,
                     wanted,
-                    units,
-                    begins_with_next,
+                    units: turns.0,
+                    begins_with_next: turns.1,
+                    prepare_min,
+                    piece,
                 },
             )
     })
@@ -343,6 +349,8 @@ fn answers_equal_brute_force(case: Case) {
             return;
         }
     };
+    source.prepare_min = case.prepare_min;
+    source.piece = case.piece;
     let mut blocks = Vec::new();
     let mut from = Some(0u16);
     while let Some(at) = from {
@@ -486,6 +494,13 @@ fn a_small_circle_among_many_points() {
             panic!("the budget is large");
         };
         assert_eq!(truth.unwrap().yes, block_set(&yes, 0));
+        // In short turns nothing is done again.
+        let (spent, mut turns) = (1_000_000 - budget.left(), 0);
+        let mut source = index.source(&EngineOp::Place(op.clone())).unwrap();
+        let poll = |turn: &Turn<'_>| index.poll_block(&mut source, 0, None, turn);
+        let truth = drive(100, poll, || turns += 1).unwrap();
+        assert_eq!(truth.yes, block_set(&yes, 0));
+        assert!(turns > 0 && turns <= spent / 100, "{turns} {spent}");
         let found = yes.len() as u64;
         assert!(
             found > 3 && estimate.rows >= found / 4 && estimate.rows <= found * 4 + 64,
