@@ -403,6 +403,7 @@ fn turns_under_reads(node: &mut Node, mut reader: ReplyReader) -> Answer {
 fn reads_that_fill_every_turn_do_not_stop_other_tasks() {
     let mut machine = Machine::new(5, 4);
     machine.depths.requests = 256;
+    machine.depths.streams = 1 << 16;
     let mut node = with_collection(&mut machine, 1);
     for first in (0..1000).step_by(100) {
         let mut by_shard = std::collections::BTreeMap::<_, Vec<_>>::new();
