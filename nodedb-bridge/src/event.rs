@@ -33,11 +33,14 @@ pub struct WriteEvent {
     pub actor: ActorId,
 }
 
-/// The changes of one commit in one shard.
+/// The changes of one commit in one shard, or a part of them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct EventBatch {
     pub shard: ShardId,
     pub lsn: Lsn,
+    /// Which part it is, counted from 0 by whoever hands the batches on in their order: the log by
+    /// the frame that holds it, the bus by the collection. A core says 0.
+    pub part: u32,
     pub commit_ts: CommitTs,
     pub events: Vec<WriteEvent>,
 }

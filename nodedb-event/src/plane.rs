@@ -18,9 +18,7 @@ use nodedb_bridge::port::{
 };
 use nodedb_bridge::wake::Wake;
 use nodedb_bridge::wiring::EventEnds;
-use nodedb_types::limits::{
-    STREAM_LOG_READERS_MAX, STREAM_LOG_STALL_MS_MAX, STREAM_LOG_WAIT_MS_MAX, STREAM_READERS_MAX,
-};
+use nodedb_types::limits::{STREAM_LOG_READERS_MAX, STREAM_LOG_STALL_MS_MAX, STREAM_READERS_MAX};
 use nodedb_types::{Failure, Result, SqlState};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -66,20 +64,17 @@ impl Shared {
         advanced
     }
 
-    /// A turn to read back from the log, in the order of asking. 53300 when none has come for
-    /// long.
-    pub async fn turn(&self) -> Result<Turn> {
+    /// A turn to read back from the log, in the order of asking. Each read asks for one page at a
+    /// time and waits behind all others for the next, so all go on at the same pace however many
+    /// they are; their number is limited, and so is the time for which a turn is kept.
+    pub async fn turn(&self) -> Turn {
         if let Ok(turn) = self.turns.clone().try_acquire_owned() {
-            return Ok(turn);
+            return turn;
         }
         let _waits = Waits::new(&self.waiting);
         self.wanted.notify_waiters();
-        let wait = Duration::from_millis(STREAM_LOG_WAIT_MS_MAX);
-        // reason: those who wait before this one may be many.
-        match tokio::time::timeout(wait, self.turns.clone().acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(no_turn()),
-        }
+        let turn = self.turns.clone().acquire_owned().await;
+        turn.expect("nobody closes the turns")
     }
 
     /// Ready once others have waited for a turn for so long that one whose reader takes nothing
@@ -114,12 +109,6 @@ impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
-}
-
-fn no_turn() -> Failure {
-    let message = "too many change streams are being read back from the log";
-    Failure::new(SqlState::TooManyConnections, message)
-        .with_detail(format!("At most {STREAM_LOG_READERS_MAX} are at a time."))
 }
 
 /// A read that was asked for.
@@ -211,6 +200,12 @@ impl Plane {
             requests,
             readers: streams.readers.clone(),
         }
+    }
+
+    /// What the readers share, for a test that is one of them.
+    #[cfg(test)]
+    pub fn shared(&self) -> Rc<Shared> {
+        self.shared.clone()
     }
 
     /// Whether a stream is being read.

@@ -420,6 +420,7 @@ impl State {
         self.emitter.emit(EventBatch {
             shard: table.shard,
             lsn: lsn.map_or(Lsn::default(), |(_, lsn)| *lsn),
+            part: 0,
             commit_ts,
             events: events.collect(),
         });

@@ -214,7 +214,7 @@ impl LogReader {
             && entry.key().commit_ts < final_below
             && given < query.bytes_max
         {
-            let found = entry.remove();
+            let (position, found) = entry.remove_entry();
             cursor.bytes -= found.bytes();
             let (header, effects) = match found {
                 Found::Rows(header, effects) => (header, effects),
@@ -226,7 +226,8 @@ impl LogReader {
             };
             if !effects.is_empty() {
                 given += effects.iter().map(RowEffect::encoded_bytes).sum::<usize>();
-                page.batches.push(batch(query, &header, effects));
+                page.batches
+                    .push(batch(query, &header, position.part, effects));
             }
         }
         // What lies above the mark may have others before it that were not read.
@@ -372,7 +373,12 @@ fn prepared_rows(
     Ok(effects)
 }
 
-fn batch(query: &LogQuery, header: &RecordHeader, effects: Vec<RowEffect>) -> EventBatch {
+fn batch(
+    query: &LogQuery,
+    header: &RecordHeader,
+    part: u32,
+    effects: Vec<RowEffect>,
+) -> EventBatch {
     let event = |effect: RowEffect| WriteEvent {
         collection: query.collection,
         surrogate: effect.surrogate,
@@ -387,6 +393,7 @@ fn batch(query: &LogQuery, header: &RecordHeader, effects: Vec<RowEffect>) -> Ev
     EventBatch {
         shard: header.shard,
         lsn: header.lsn,
+        part,
         commit_ts: header.commit_ts,
         events: effects.into_iter().map(event).collect(),
     }

@@ -136,6 +136,7 @@ mod tests {
         let batch = |ts| EventBatch {
             shard: ShardId(1),
             lsn: Lsn(ts),
+            part: 0,
             commit_ts: CommitTs(ts),
             events: Vec::new(),
         };

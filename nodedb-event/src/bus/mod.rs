@@ -163,17 +163,16 @@ impl Bus {
         }
     }
 
-    fn keep(&mut self, batch: EventBatch) {
+    fn keep(&mut self, mut batch: EventBatch) {
         if batch.commit_ts < self.window.start() || batch.events.is_empty() {
             return;
         }
         self.pending_bytes += batch_bytes(&batch);
-        let mut place = position(&batch);
         // A core may emit a commit's changes in one shard as several batches, one per collection.
-        while self.pending.contains_key(&place) {
-            place.part += 1;
+        while self.pending.contains_key(&position(&batch)) {
+            batch.part += 1;
         }
-        self.pending.insert(place, batch);
+        self.pending.insert(position(&batch), batch);
     }
 
     /// Everything committed so far is in the log only. What a core left out was committed before
@@ -192,7 +191,7 @@ pub fn position(batch: &EventBatch) -> EventPosition {
         commit_ts: batch.commit_ts,
         shard: batch.shard,
         lsn: batch.lsn,
-        part: 0,
+        part: batch.part,
     }
 }
 

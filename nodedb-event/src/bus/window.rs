@@ -38,7 +38,7 @@ impl Window {
         debug_assert!(
             self.batches
                 .back()
-                .is_none_or(|last| position(last) <= position(&batch))
+                .is_none_or(|last| position(last) < position(&batch))
         );
         self.bytes += batch_bytes(&batch);
         self.batches.push_back(Arc::new(batch));
@@ -62,7 +62,9 @@ impl Window {
     }
 
     /// Batches with changes of `collection` from `from` on and below `before`, about `bytes_max`
-    /// bytes of them, and the position behind the last; `None` when there are no more.
+    /// bytes of them, and the position behind the last; `None` when there are no more. The position
+    /// never lies between two parts: the log counts those in its own way, and may be asked to go on
+    /// from there.
     pub fn read(
         &self,
         collection: CollectionId,
@@ -77,7 +79,7 @@ impl Window {
             if batch.commit_ts >= before {
                 break;
             }
-            if bytes >= bytes_max {
+            if bytes >= bytes_max && batch.part == 0 {
                 return (found, Some(position(batch)));
             }
             if batch.events.iter().any(|e| e.collection == collection) {
@@ -86,5 +88,49 @@ impl Window {
             }
         }
         (found, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nodedb_bridge::event::WriteEvent;
+    use nodedb_types::{Lsn, ShardId};
+
+    use super::*;
+    use crate::tests::node::{COLLECTION, insert};
+
+    /// A commit that changed two collections in one shard is two parts of one place.
+    #[test]
+    fn a_read_goes_on_behind_all_parts_of_a_place() {
+        let other = CollectionId(COLLECTION.0 + 1);
+        let batch = |ts: u64, part: u32, collection| EventBatch {
+            shard: ShardId(0),
+            lsn: Lsn(ts),
+            part,
+            commit_ts: CommitTs(ts),
+            events: vec![WriteEvent {
+                collection,
+                ..insert(CommitTs(ts), ts as i64)
+            }],
+        };
+        let mut window = Window::new(CommitTs(1), 1 << 20);
+        for ts in 1..=3 {
+            window.push(batch(ts, 0, COLLECTION));
+            window.push(batch(ts, 1, other));
+        }
+        for of in [COLLECTION, other] {
+            let mut at = EventPosition::at(CommitTs(1));
+            let mut seen = Vec::new();
+            loop {
+                let (found, next) = window.read(of, at, CommitTs(9), 1);
+                seen.extend(found.iter().map(|b| b.commit_ts.0));
+                match next {
+                    Some(next) => at = next,
+                    None => break,
+                }
+                assert!(seen.len() < 9, "it reads the same again");
+            }
+            assert_eq!(seen, [1, 2, 3]);
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! A page of the log is held by those only who have a turn, until they have sent what they read
 //! back. One whose reader takes nothing while others wait for a turn forgets what it has not sent
-//! and reads that again later, from the commit where it stopped. Waiting for news needs none.
+//! and reads that again later, from the part of the commit where it stopped. Waiting for news needs none.
 
 mod render;
 
@@ -139,7 +139,7 @@ impl Reader<'_> {
                 self.at = Some(next);
             }
             Next::Log { before } => {
-                let turn = self.shared.turn().await?;
+                let turn = self.shared.turn().await;
                 let (page, turn) = self.shared.log.page(self.query(before), turn).await?;
                 self.turn = Some(turn);
                 let batches = page.batches.into_iter().map(|b| (Arc::new(b), 0));
@@ -204,5 +204,46 @@ impl Reader<'_> {
             }
         }
         Ok(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::log::LogClient;
+    use crate::plane::Plane;
+    use crate::tests::node::{Node, PAGE_PARTS, ids, request, update, wait};
+
+    /// A commit that the log gives in many parts, and a reader that gives its turn back after each
+    /// piece of it: it goes on with the part where it stopped, whatever came before.
+    #[test]
+    fn a_commit_is_read_on_from_the_part_where_its_reader_stopped() {
+        let (mut node, events) = Node::new(64);
+        let wide = "x".repeat(STREAM_PAGE_BYTES / 3);
+        let ts = node.begin(0);
+        let rows: Vec<i64> = (0..300).collect();
+        let changes = rows.iter().map(|id| update(ts, *id, &wide));
+        node.finish(0, ts, changes.collect());
+        let (log, thread) = LogClient::start(node.open_log()).unwrap();
+        let (plane, streams) = Plane::new(events, node.clock.clone(), log);
+        let shared = plane.shared();
+        shared.drain();
+        let request = request(None, false);
+        let (mut got, mut pieces) = (Vec::new(), 0);
+        wait(async {
+            let mut reader = Reader::new(&shared, &request);
+            while let Some(piece) = reader.next().await.unwrap() {
+                got.extend(ids(&piece));
+                reader.give_back();
+                pieces += 1;
+            }
+        });
+        assert_eq!(got, rows);
+        assert!(pieces > 80);
+        assert!(node.log.given.load(Ordering::Relaxed) <= pieces * PAGE_PARTS as u64);
+        drop((plane, shared, streams));
+        thread.join().unwrap();
     }
 }

@@ -1,12 +1,12 @@
 //! The bus, the plane and its readers over cores and a log that are made up.
 
-mod node;
+pub mod node;
 
 use nodedb_types::limits::{STREAM_LOG_READERS_MAX, STREAM_PAGE_BYTES, STREAM_READERS_MAX};
 use nodedb_types::{CommitTs, SqlState};
 
 use crate::bus::{Bus, BusLimits, Next};
-use node::{COLLECTION, Node, all, delete, ids, insert, open, some, update};
+use node::{COLLECTION, Node, all, delete, ids, insert, open, some, to_end, update, wait};
 use nodedb_bridge::port::EventPosition;
 
 #[test]
@@ -232,6 +232,25 @@ fn readers_that_stall_give_their_turns_back() {
         let rest = some(rows, expected.len() - events.len());
         events.extend(rest);
         assert_eq!(ids(events), expected);
+    }
+    plane.stop();
+}
+
+/// Far more than there are turns: all catch up, none is refused.
+#[test]
+fn readers_that_catch_up_wait_for_one_another() {
+    let (mut node, events) = Node::new(64);
+    for id in 0..10 {
+        node.insert(id as usize % 2, id);
+    }
+    // What was committed before the plane began is in the log only.
+    let plane = node.plane(events);
+    let mut reads: Vec<_> = (0..STREAM_READERS_MAX)
+        .map(|_| open(&plane, None, false).unwrap())
+        .collect();
+    let reading = futures::future::join_all(reads.iter_mut().map(to_end));
+    for rows in wait(reading) {
+        assert_eq!(ids(&rows.unwrap()), (0..10).collect::<Vec<_>>());
     }
     plane.stop();
 }

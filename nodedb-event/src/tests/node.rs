@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use nodedb_bridge::clock::{Clock, TimeSource};
 use nodedb_bridge::event::{Emitted, EventBatch, EventOp, WriteEvent};
 use nodedb_bridge::port::{
-    EventLog, EventPosition, LogPage, LogQuery, StreamEvent, StreamReader, StreamRequest,
-    StreamRows,
+    EventLog, EventPosition, LogPage, LogQuery, OpenEventLog, StreamEvent, StreamReader,
+    StreamRequest, StreamRows,
 };
 use nodedb_bridge::wiring::{CoreEnds, Depths, EventEnds, wire};
 use nodedb_types::schema::Stream;
@@ -19,8 +19,13 @@ use nodedb_types::{
 };
 
 use crate::EventPlane;
+use crate::bus::position;
 
 pub const COLLECTION: CollectionId = CollectionId(2000);
+/// Rows of a commit that the log gives as one part.
+const PART_ROWS: usize = 5;
+/// Batches of a page of the log.
+pub const PAGE_PARTS: usize = 3;
 const TYPES: [DataType; 2] = [DataType::Int8, DataType::Text(None)];
 
 struct Stopped(AtomicU64);
@@ -61,6 +66,24 @@ pub struct Log {
     pub batches: Arc<Mutex<BTreeMap<EventPosition, EventBatch>>>,
     pub oldest: Arc<AtomicU64>,
     pub pages: Arc<AtomicU64>,
+    /// Batches that were read back.
+    pub given: Arc<AtomicU64>,
+}
+
+impl Log {
+    /// Keeps what was committed, in parts of some rows as a log does with what it has in several
+    /// frames.
+    fn keep(&self, batch: &EventBatch) {
+        let mut batches = self.batches.lock().unwrap();
+        for (part, events) in batch.events.chunks(PART_ROWS).enumerate() {
+            let part = EventBatch {
+                part: part as u32,
+                events: events.to_vec(),
+                ..*batch
+            };
+            batches.insert(position(&part), part);
+        }
+    }
 }
 
 impl EventLog for Log {
@@ -81,11 +104,12 @@ impl EventLog for Log {
         let batches = self.batches.lock().unwrap();
         let mut page = LogPage::default();
         for (place, batch) in batches.range(from..EventPosition::at(query.before)) {
-            if page.batches.len() == 3 {
+            if page.batches.len() == PAGE_PARTS {
                 page.next = Some(*place);
                 break;
             }
             page.batches.push(batch.clone());
+            self.given.fetch_add(1, Ordering::Relaxed);
         }
         Ok(page)
     }
@@ -128,9 +152,12 @@ impl Node {
     }
 
     pub fn plane(&self, events: EventEnds) -> EventPlane {
+        EventPlane::start(events, self.clock.clone(), self.open_log()).unwrap()
+    }
+
+    pub fn open_log(&self) -> OpenEventLog {
         let log = self.log.clone();
-        let open = Box::new(move || Ok(Box::new(log.clone()) as Box<dyn EventLog>));
-        EventPlane::start(events, self.clock.clone(), open).unwrap()
+        Box::new(move || Ok(Box::new(log.clone()) as Box<dyn EventLog>))
     }
 
     /// Takes a timestamp and holds the core's mark below it.
@@ -146,20 +173,11 @@ impl Node {
         let batch = EventBatch {
             shard: ShardId(core as u16),
             lsn: Lsn(self.lsn),
+            part: 0,
             commit_ts,
             events,
         };
-        let place = EventPosition {
-            commit_ts,
-            shard: batch.shard,
-            lsn: batch.lsn,
-            part: 0,
-        };
-        self.log
-            .batches
-            .lock()
-            .unwrap()
-            .insert(place, batch.clone());
+        self.log.keep(&batch);
         let said = self.settle(core);
         if !said || self.cores[core].events.push(Emitted::Batch(batch)).is_err() {
             self.left_out[core].get_or_insert(commit_ts);
@@ -233,6 +251,11 @@ pub fn delete(commit_ts: CommitTs, id: i64) -> WriteEvent {
 }
 
 pub fn open(plane: &EventPlane, since: Option<u64>, follow: bool) -> Result<StreamRows> {
+    plane.streams().open(request(since, follow))
+}
+
+/// A read of the stream of [`COLLECTION`].
+pub fn request(since: Option<u64>, follow: bool) -> StreamRequest {
     let stream = Arc::new(Stream {
         id: StreamId(1),
         name: "s".into(),
@@ -240,12 +263,12 @@ pub fn open(plane: &EventPlane, since: Option<u64>, follow: bool) -> Result<Stre
         created: CommitTs(0),
         retention_bytes: 1 << 30,
     });
-    plane.streams().open(StreamRequest {
+    StreamRequest {
         stream,
         collection: collection(),
         since: since.map(CommitTs),
         follow,
-    })
+    }
 }
 
 /// Runs a future of a test.
@@ -256,13 +279,16 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// All rows of a read that ends.
 pub fn all(rows: &mut StreamRows) -> Result<Vec<StreamEvent>> {
-    wait(async {
-        let mut found = Vec::new();
-        while let Some(piece) = rows.next().await {
-            found.extend(piece?);
-        }
-        Ok(found)
-    })
+    wait(to_end(rows))
+}
+
+/// As [`all`], beside others.
+pub async fn to_end(rows: &mut StreamRows) -> Result<Vec<StreamEvent>> {
+    let mut found = Vec::new();
+    while let Some(piece) = rows.next().await {
+        found.extend(piece?);
+    }
+    Ok(found)
 }
 
 /// The next `count` rows of a read that follows.

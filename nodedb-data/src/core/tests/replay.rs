@@ -78,7 +78,7 @@ fn query(node: &mut Node, since: CommitTs, bytes_max: usize) -> LogQuery {
 
 fn read(log: &mut LogReader, mut query: LogQuery) -> Events {
     let mut events = Events::new();
-    let mut last = EventPosition::default();
+    let mut last: Option<EventPosition> = None;
     for _ in 0..10_000 {
         let page = log.page(&query).unwrap();
         if page.again {
@@ -90,17 +90,17 @@ fn read(log: &mut LogReader, mut query: LogQuery) -> Events {
                 commit_ts: batch.commit_ts,
                 shard: batch.shard,
                 lsn: batch.lsn,
-                part: 0,
+                part: batch.part,
             };
-            assert!(place >= last, "in order");
-            last = place;
+            let before = last.replace(place);
+            assert!(before.is_none_or(|before| place > before), "in order");
             place.part = 0;
             events.entry(place).or_default().extend(batch.events);
         }
         match page.next {
             None => return events,
             Some(at) => {
-                assert!(at >= last);
+                assert!(Some(at) > last);
                 query.from = Some(at);
             }
         }
