@@ -12,7 +12,8 @@
 //!
 //! A reader that can do nothing before all of several streams have ended opens them as one
 //! [`Gathering`]. It is then woken once, by the last to end, and not for each; and before that when
-//! a stream fails or half of its credits are used up.
+//! a stream fails or half of its credits are used up. A failure is an end, and so is a writer that
+//! is dropped: the reader may wait for the others to know which of several failures counts.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -115,6 +116,7 @@ pub fn open(
             header: header.clone(),
             worker,
             ended: false,
+            left: false,
         },
         ReplyReader { ring: rx, header },
     )
@@ -127,6 +129,8 @@ pub struct ReplyWriter {
     worker: u16,
     /// The last frame has been sent.
     ended: bool,
+    /// See [`ReplyWriter::leave`].
+    left: bool,
 }
 
 /// What becomes of a frame that was sent.
@@ -144,7 +148,7 @@ impl ReplyWriter {
     // The frame is handed back, and boxing it would cost every send an allocation.
     #[allow(clippy::result_large_err)]
     pub fn try_send(&mut self, frame: Frame) -> Result<Sent, Frame> {
-        let is_end = matches!(frame, Frame::End(_));
+        let is_over = matches!(frame, Frame::End(_) | Frame::Failed(_));
         let is_failure = matches!(frame, Frame::Failed(_));
         if let Err(rtrb::PushError::Full(frame)) = self.ring.push(frame) {
             self.header.writer_waits.store(true, Ordering::SeqCst);
@@ -155,12 +159,12 @@ impl ReplyWriter {
                 .map_err(|rtrb::PushError::Full(frame)| frame)?;
         }
         let was_ended = self.ended;
-        self.ended |= is_end || is_failure;
+        self.ended |= is_over;
         let Some(gathering) = &self.header.gathering else {
             return Ok(Sent::News);
         };
         // Each adds its frames before it takes itself off, so the last has seen all of them.
-        let is_last = is_end && !was_ended && gathering.left.fetch_sub(1, Ordering::AcqRel) == 1;
+        let is_last = is_over && !was_ended && gathering.left.fetch_sub(1, Ordering::AcqRel) == 1;
         let is_short = self.ring.slots() <= self.ring.buffer().capacity() / 2;
         match is_last || is_failure || is_short {
             true => Ok(Sent::News),
@@ -171,6 +175,19 @@ impl ReplyWriter {
     /// The last frame has been sent: the reader need not be told that the writer goes.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Nothing more will be sent. Where no last frame was, the reader is to be told afterwards.
+    pub fn leave(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        if !self.ended
+            && let Some(gathering) = &self.header.gathering
+        {
+            gathering.left.fetch_sub(1, Ordering::AcqRel);
+        }
+        self.header.writer_gone.store(true, Ordering::Release);
     }
 
     /// True when a frame would be taken now.
@@ -195,7 +212,7 @@ impl ReplyWriter {
 
 impl Drop for ReplyWriter {
     fn drop(&mut self) {
-        self.header.writer_gone.store(true, Ordering::Release);
+        self.leave();
     }
 }
 
@@ -426,10 +443,22 @@ mod tests {
         assert_eq!(streams.read(), CREDITS / 2);
         streams.send(1, Frame::Failed(Failure::internal("")));
         assert_eq!(streams.wakes(), 1);
-        // The end of the other is not the last one's, as a stream that failed has not ended well.
+        // Who waits for the other, too, is told of its end.
         streams.read();
         streams.send(0, Frame::End(None));
+        assert_eq!(streams.wakes(), 1);
+    }
+
+    #[test]
+    fn who_leaves_without_a_word_is_not_waited_for() {
+        let mut streams = gathered(3);
+        streams.read();
+        streams.writers[2].leave();
+        streams.writers[2].leave();
+        streams.send(0, Frame::End(None));
         assert_eq!(streams.wakes(), 0);
+        streams.send(1, Frame::End(None));
+        assert_eq!(streams.wakes(), 1);
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! `EXPLAIN`: a plan as a tree of lines, with what the cores reported after `ANALYZE`.
 
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+
 use nodedb_bridge::op::EngineOp;
 use nodedb_bridge::plan::{Direction, LeafReport, Order, Output, SetExpr, SetQuery, Source};
-use nodedb_types::Collection;
+use nodedb_types::{Collection, DataType};
 
 use crate::executor::probe::ranked_by;
 use crate::expr::{ColumnId, Expr};
 use crate::plan::{GetPlan, Plan, SetPlan, WritePlan, WriteSource};
-use crate::rel::{Rel, SortKey};
+use crate::rel::{Rel, SortKey, SubqueryKind};
 use crate::{LeafRun, RelationalPlan, catalog::Catalog};
 
 /// What a run of the plan has shown.
@@ -26,6 +30,7 @@ pub fn explain(plan: &Plan, catalog: &dyn Catalog, analyzed: Option<&Analyzed>) 
         lines: Vec::new(),
         analyzed,
         catalog,
+        subplans: Rc::default(),
     };
     lines.plan(plan, 0);
     if let Some(run) = analyzed {
@@ -42,6 +47,8 @@ struct Lines<'a> {
     lines: Vec<String>,
     analyzed: Option<&'a Analyzed>,
     catalog: &'a dyn Catalog,
+    /// Subqueries inside expressions that have been numbered.
+    subplans: Rc<Cell<usize>>,
 }
 
 impl Lines<'_> {
@@ -192,7 +199,19 @@ impl Lines<'_> {
             let found = names.iter().find(|(known, _)| *known == id);
             found.map_or_else(|| format!("{id:?}"), |(_, name)| name.clone())
         };
-        let show = |e: &Expr| e.display(&name);
+        // Subqueries met in this node's expressions, to be shown below it.
+        let subplans: RefCell<Vec<(usize, Rel)>> = RefCell::default();
+        let count = self.subplans.clone();
+        let show = |e: &Expr| {
+            let (e, shown) = with_subplans(e, &count, &mut subplans.borrow_mut());
+            e.display(&|id| {
+                let found = shown.iter().find(|(known, ..)| *known == id);
+                match found {
+                    Some((_, kind, number)) => subplan_name(*kind, *number),
+                    None => name(id),
+                }
+            })
+        };
         let keys = |keys: &[SortKey]| {
             let shown: Vec<String> = keys
                 .iter()
@@ -218,7 +237,7 @@ impl Lines<'_> {
                     .analyzed
                     .iter()
                     .flat_map(|run| &run.runs)
-                    .filter(|run| run.leaf.is_some() && run.leaf == scan.columns.first().copied())
+                    .filter(|run| run.leaf == Some(scan.id))
                     .collect();
                 runs.sort_by_key(|run| run.report.core);
                 match runs.first().and_then(|run| run.query.clone()) {
@@ -272,9 +291,52 @@ impl Lines<'_> {
             Rel::Expand { .. } => self.node(depth, "ProjectSet".to_owned()),
             Rel::Series { .. } => self.node(depth, "Function generate_series".to_owned()),
         }
+        for (number, subplan) in subplans.into_inner() {
+            self.detail(depth, format!("SubPlan {number}"));
+            self.rel(&subplan, names, depth + 1);
+        }
         for input in rel.inputs() {
             self.rel(input, names, below);
         }
+    }
+}
+
+/// Stand-ins of subqueries in an expression that is shown: what they are, and their numbers.
+type Shown = Vec<(ColumnId, SubqueryKind, usize)>;
+
+/// The expression with stand-ins for its subqueries; those are numbered and added to `found`.
+fn with_subplans(e: &Expr, count: &Cell<usize>, found: &mut Vec<(usize, Rel)>) -> (Expr, Shown) {
+    let mut shown = Shown::new();
+    let stand_in = |part: Expr| {
+        let Expr::Subquery(subquery) = part else {
+            return Ok::<_, Infallible>(part);
+        };
+        let number = count.get() + 1;
+        count.set(number);
+        let id = ColumnId(u32::MAX - number as u32);
+        let data_type = subquery.columns.first().map_or(DataType::Bool, |(_, t)| *t);
+        shown.push((id, subquery.kind, number));
+        found.push((number, subquery.rel));
+        let plan = Expr::column(id, data_type);
+        Ok(match (subquery.kind, subquery.operand) {
+            (SubqueryKind::In, Some(operand)) => Expr::InList(Box::new(operand), vec![plan]),
+            (SubqueryKind::Any(op) | SubqueryKind::All(op), Some(operand)) => {
+                Expr::Compare(op, Box::new(operand), Box::new(plan))
+            }
+            (_, _) => plan,
+        })
+    };
+    let Ok(e) = e.clone().transform(&mut { stand_in });
+    (e, shown)
+}
+
+fn subplan_name(kind: SubqueryKind, number: usize) -> String {
+    match kind {
+        SubqueryKind::Scalar => format!("(SubPlan {number})"),
+        SubqueryKind::In => format!("SubPlan {number}"),
+        SubqueryKind::Exists => format!("EXISTS (SubPlan {number})"),
+        SubqueryKind::Any(_) => format!("ANY (SubPlan {number})"),
+        SubqueryKind::All(_) => format!("ALL (SubPlan {number})"),
     }
 }
 
@@ -297,6 +359,13 @@ fn names_of(rel: &Rel, names: &mut Vec<(ColumnId, String)>) {
     }
     for input in rel.inputs() {
         names_of(input, names);
+    }
+    for e in rel.clone().expressions_mut() {
+        e.visit(&mut |part| {
+            if let Expr::Subquery(subquery) = part {
+                names_of(&subquery.rel, names);
+            }
+        });
     }
 }
 

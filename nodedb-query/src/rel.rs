@@ -107,6 +107,7 @@ pub(crate) enum Rel {
 /// A read of one collection.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan {
+    /// No other scan of a plan's tree has it.
     pub id: u32,
     /// What the statement calls it.
     pub name: String,

@@ -52,10 +52,33 @@ pub(crate) fn plan_query(mut query: Query, given: &Given<'_>) -> Result<Plan> {
     quantified::rewrite_quantified(&mut query.rel);
     scalar::rewrite_scalars(&mut query.rel);
     extreme::rewrite_extremes(&mut query.rel);
+    number_copies(&mut query);
     Ok(Plan::Relational(RelationalPlan::new(
         query,
         given.environment.clone(),
     )))
+}
+
+/// Gives copies of a scan, which rules make, an id of their own: what the cores report is told apart
+/// by it. Subqueries inside expressions keep theirs, for two that are alike are evaluated once.
+fn number_copies(query: &mut Query) {
+    fn of_tree(rel: &mut Rel, seen: &mut Vec<u32>, next: &mut u32) {
+        if let Rel::Scan(scan) = rel {
+            if seen.contains(&scan.id) {
+                scan.id = *next;
+                *next += 1;
+            }
+            seen.push(scan.id);
+        }
+        for input in rel.inputs_mut() {
+            of_tree(input, seen, next);
+        }
+    }
+    let mut next = 0;
+    query
+        .rel
+        .scans_mut(&mut |scan| next = next.max(scan.id + 1));
+    of_tree(&mut query.rel, &mut Vec::new(), &mut next);
 }
 
 /// A chain of operators over one scan, every expression in terms of the scan's columns.

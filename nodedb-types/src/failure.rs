@@ -108,6 +108,15 @@ impl Failure {
     pub fn retry(&self) -> bool {
         self.0.retry
     }
+
+    /// Whether the values of rows made a statement fail, not the server or the statement's form:
+    /// such a failure is the same for the same rows, whenever and wherever they are looked at.
+    pub fn is_of_values(&self) -> bool {
+        let code = self.0.code.code();
+        ["21", "22", "54"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    }
     pub fn object(&self) -> &Object {
         &self.0.object
     }

@@ -54,30 +54,38 @@ impl Gathered {
         self.readers.len()
     }
 
-    /// Feeds each frame before the ends to `take`, with the position of its stream. The first
-    /// failure ends it, and the work on the other cores with it.
+    /// Feeds each frame before the ends to `take`, with the position of its stream. A failure ends
+    /// it, and the work on the other cores with it; one that the rows are the reason of only when
+    /// the cores before have ended, so that which of several counts is no matter of time.
     pub async fn drain(mut self, mut take: impl FnMut(usize, Frame) -> Result<()>) -> Result<()> {
+        let mut failed = None;
         poll_fn(|cx| {
+            let mut at = 0;
             let mut is_waiting = false;
-            for (at, slot) in self.readers.iter_mut().enumerate() {
-                while let Some(reader) = slot {
-                    match reader.poll_next(cx) {
-                        Poll::Ready(Some(Frame::End(_))) => *slot = None,
-                        Poll::Ready(Some(Frame::Failed(failure))) => {
-                            return Poll::Ready(Err(failure));
-                        }
-                        Poll::Ready(Some(frame)) => take(at, frame)?,
-                        Poll::Ready(None) => return Poll::Ready(Err(broken_off())),
-                        Poll::Pending => {
-                            is_waiting = true;
-                            break;
-                        }
+            while at < self.readers.len() {
+                let Some(reader) = &mut self.readers[at] else {
+                    at += 1;
+                    continue;
+                };
+                match reader.poll_next(cx) {
+                    Poll::Ready(Some(Frame::End(_))) => self.readers[at] = None,
+                    Poll::Ready(Some(Frame::Failed(failure))) if failure.is_of_values() => {
+                        self.readers.truncate(at);
+                        failed = Some(failure);
+                    }
+                    Poll::Ready(Some(Frame::Failed(failure))) => return Poll::Ready(Err(failure)),
+                    Poll::Ready(Some(_)) if failed.is_some() => {}
+                    Poll::Ready(Some(frame)) => take(at, frame)?,
+                    Poll::Ready(None) => return Poll::Ready(Err(broken_off())),
+                    Poll::Pending => {
+                        is_waiting = true;
+                        at += 1;
                     }
                 }
             }
             match is_waiting {
                 true => Poll::Pending,
-                false => Poll::Ready(Ok(())),
+                false => Poll::Ready(failed.take().map_or(Ok(()), Err)),
             }
         })
         .await

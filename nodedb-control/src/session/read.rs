@@ -207,6 +207,7 @@ async fn set_rows(caller: Caller, plan: SetPlan) -> Result<Rows> {
     let Some(merge) = plan.merge else {
         let mut source = Unordered {
             readers: ask(&caller, &statement, &query).await,
+            failed: None,
             skip: plan.offset,
             left: plan.limit.unwrap_or(u64::MAX),
             next: 0,
@@ -267,6 +268,9 @@ struct Unordered {
     left: u64,
     /// Where the next look begins, so that no core is favoured.
     next: usize,
+    /// What the rows have made a core fail with. It counts when the cores before have ended, so
+    /// that which of several does is no matter of time; there are no more rows meanwhile.
+    failed: Option<Failure>,
 }
 
 impl Unordered {
@@ -297,12 +301,18 @@ impl Unordered {
             while looked < self.readers.len() {
                 let at = self.next % self.readers.len();
                 match self.readers[at].poll_next(cx) {
+                    Poll::Ready(Some(Frame::Batch(_))) if self.failed.is_some() => {}
                     Poll::Ready(Some(Frame::Batch(batch))) => {
                         self.next += 1;
                         return Poll::Ready(Ok(Some(batch)));
                     }
                     Poll::Ready(Some(Frame::End(_))) => {
                         self.readers.remove(at);
+                        looked = 0;
+                    }
+                    Poll::Ready(Some(Frame::Failed(failure))) if failure.is_of_values() => {
+                        self.readers.truncate(at);
+                        self.failed = Some(failure);
                         looked = 0;
                     }
                     Poll::Ready(Some(Frame::Failed(failure))) => {
@@ -316,9 +326,13 @@ impl Unordered {
                     }
                 }
             }
-            match self.readers.is_empty() {
-                true => Poll::Ready(Ok(None)),
-                false => Poll::Pending,
+            match (self.readers.is_empty(), self.failed.take()) {
+                (true, None) => Poll::Ready(Ok(None)),
+                (true, Some(failure)) => Poll::Ready(Err(failure)),
+                (false, failed) => {
+                    self.failed = failed;
+                    Poll::Pending
+                }
             }
         })
         .await

@@ -43,8 +43,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // The reader must also learn of an end without a last frame.
-        let writer = self.writer.borrow();
+        // The reader must also learn of an end without a last frame; it looks when it is told.
+        let mut writer = self.writer.borrow_mut();
+        writer.leave();
         if writer.has_ended() {
             return;
         }

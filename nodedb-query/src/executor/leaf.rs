@@ -19,6 +19,7 @@ use nodedb_bridge::plan::{Get, LeafReport, Order, SetQuery};
 use nodedb_types::arrow_map::arrow_type;
 use nodedb_types::{DataType, Failure};
 
+use super::cores::Cores;
 use super::error::wrap;
 use super::expression::{name, raise};
 use super::stream::{Batches, StreamExec};
@@ -149,7 +150,7 @@ impl TableProvider for LeafTable {
         }
         let read = self.read(conjuncts, &shown, limit).map_err(wrap)?;
         let label = format!("LeafExec: {}", self.scan.collection.name);
-        let (context, leaf) = (self.context.clone(), self.scan.columns.first().copied());
+        let (context, leaf) = (self.context.clone(), self.scan.id);
         let read = Arc::new(read);
         Ok(StreamExec::plan(label, schema_of(&shown), move || {
             read.open(context.clone(), leaf)
@@ -210,7 +211,7 @@ enum ReadSource {
 }
 
 impl Read {
-    fn open(&self, context: RunContext, leaf: Option<ColumnId>) -> Batches {
+    fn open(&self, context: RunContext, leaf: u32) -> Batches {
         let mut watched = context.explain.clone().map(|reports| Watched {
             reports,
             leaf,
@@ -248,14 +249,14 @@ impl Read {
 #[derive(Clone)]
 struct Watched {
     reports: Reports,
-    leaf: Option<ColumnId>,
+    leaf: u32,
     query: Option<Arc<SetQuery>>,
 }
 
 impl Watched {
     fn push(&self, report: LeafReport) {
         self.reports.push(LeafRun {
-            leaf: self.leaf,
+            leaf: Some(self.leaf),
             query: self.query.clone(),
             report,
         });
@@ -267,16 +268,24 @@ fn batches(
     streams: Vec<LeafStream>,
     watched: Option<Watched>,
 ) -> impl futures::Stream<Item = nodedb_types::Result<RecordBatch>> + Send {
-    stream::select_all(streams).filter_map(move |item| {
+    by_core(streams, watched).map(|item| item.map(|(_, batch)| batch))
+}
+
+/// The same with the position of the core that sent them.
+fn by_core(
+    streams: Vec<LeafStream>,
+    watched: Option<Watched>,
+) -> impl futures::Stream<Item = nodedb_types::Result<(usize, RecordBatch)>> + Send {
+    Cores::new(streams).filter_map(move |item| {
         let kept = match item {
-            Ok(LeafItem::Batch(batch)) => Some(Ok(batch)),
-            Ok(LeafItem::Report(report)) => {
+            Ok((at, LeafItem::Batch(batch))) => Some(Ok((at, batch))),
+            Ok((_, LeafItem::Report(report))) => {
                 if let Some(watched) = &watched {
                     watched.push(*report);
                 }
                 None
             }
-            Ok(LeafItem::Count(_)) => Some(Err(Failure::internal("a count among rows"))),
+            Ok((_, LeafItem::Count(_))) => Some(Err(Failure::internal("a count among rows"))),
             Err(failure) => Some(Err(failure)),
         };
         async move { kept }
@@ -306,7 +315,7 @@ pub(super) struct Ready {
     pub offset: u64,
     pub limit: Option<u64>,
     /// See [`LeafRun`].
-    pub leaf: Option<ColumnId>,
+    pub leaf: u32,
 }
 
 impl Ready {
@@ -323,12 +332,11 @@ impl Ready {
         let opened = context.leaves.query(query);
         async move {
             let streams = opened.await?;
-            let mut cores = Vec::new();
-            for core in streams {
-                let rows = batches(vec![core], watched.clone());
-                cores.push(rows.try_collect::<Vec<_>>().boxed());
+            let mut cores = vec![Vec::new(); streams.len()];
+            let mut rows = std::pin::pin!(by_core(streams, watched));
+            while let Some((at, batch)) = rows.try_next().await? {
+                cores[at].push(batch);
             }
-            let cores = futures::future::try_join_all(cores).await?;
             ready.finish(cores)
         }
         .map(|done: nodedb_types::Result<Vec<RecordBatch>>| match done {
@@ -374,17 +382,17 @@ impl Ready {
         });
         let opened = context.leaves.query(query);
         stream::once(async move {
-            let mut items = stream::select_all(opened.await?);
+            let mut items = Cores::new(opened.await?);
             let mut total = 0u64;
             while let Some(item) = items.next().await {
                 match item? {
-                    LeafItem::Count(count) => total += count,
-                    LeafItem::Report(report) => {
+                    (_, LeafItem::Count(count)) => total += count,
+                    (_, LeafItem::Report(report)) => {
                         if let Some(watched) = &watched {
                             watched.push(*report);
                         }
                     }
-                    LeafItem::Batch(_) => {
+                    (_, LeafItem::Batch(_)) => {
                         return Err(Failure::internal("rows where a count was asked for"));
                     }
                 }

@@ -218,7 +218,7 @@ impl Lowering {
         let Some(chain) = chain_of(rel) else {
             return Ok(None);
         };
-        let leaf = chain.scan.columns.first().copied();
+        let leaf = chain.scan.id;
         let name = &chain.scan.collection.name;
         let context = self.context.clone();
         if let Some(counts) = &chain.count {

@@ -11,6 +11,7 @@
 mod aggregate;
 mod chain;
 mod collect;
+mod cores;
 mod distinct;
 mod error;
 mod expression;
@@ -37,7 +38,6 @@ use nodedb_types::Result;
 
 use crate::bind::Query;
 use crate::catalog::ResultColumn;
-use crate::expr::ColumnId;
 use crate::plan::Environment;
 
 pub use threads::{Executor, ExecutorConfig, RowStream};
@@ -90,9 +90,9 @@ pub struct RunContext {
 /// What one core did for one leaf.
 #[derive(Debug, Clone)]
 pub struct LeafRun {
-    /// The first column of the leaf's scan, which no other leaf of the plan has; `None` where the
-    /// plan is one set query.
-    pub(crate) leaf: Option<ColumnId>,
+    /// The id of the leaf's scan, which no other leaf of the plan has; `None` where the plan is one
+    /// set query.
+    pub(crate) leaf: Option<u32>,
     /// What the core was asked; `None` for rows by key.
     pub(crate) query: Option<Arc<SetQuery>>,
     pub report: LeafReport,

@@ -2,6 +2,7 @@
 
 mod http;
 mod key;
+mod leaf;
 mod node;
 mod protocol;
 mod stream;
