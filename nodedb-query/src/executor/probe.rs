@@ -1,14 +1,14 @@
-//! Scalar subqueries whose value is had first.
+//! Scalar subqueries whose value is had first: those that refer to nothing outside.
 //!
-//! An index ranks by a vector that it is given (`ORDER BY v <=> (SELECT …) LIMIT 5`), and CASE and
-//! COALESCE guard what stands in their branches. The executor would join such a subquery to the
-//! rows around it, which is no value for an index and no guard for a failure. So a subquery in one
-//! of these places that refers to nothing outside is evaluated before the plan around it is
-//! lowered, at the statement's own snapshot, and its value takes its place. If it fails, what takes
-//! its place is an expression that fails likewise for the first row that reaches it, as in
-//! PostgreSQL, which evaluates such a subquery when it is needed. Subqueries that refer to columns
-//! outside, `IN (SELECT …)`, and those that no branch guards are joined, and fail the statement
-//! whether or not a row needs them.
+//! The executor would join such a subquery to the rows around it. That is no value for an index,
+//! which ranks by a vector that it is given (`ORDER BY v <=> (SELECT …) LIMIT 5`) or finds a row by
+//! a key (`WHERE id = (SELECT max(id) …)`), and it fails the statement when the subquery fails,
+//! whether or not a row needs it. So it is evaluated once before the plan around it is lowered, at
+//! the statement's own snapshot, and its value takes its place. If its rows' values make it fail,
+//! what takes its place is an expression that fails likewise for the first row that reaches it, as
+//! in PostgreSQL, which evaluates such a subquery when it is needed. Subqueries that refer to
+//! columns outside, and `IN (SELECT …)`, are joined, and fail the statement whether or not a row
+//! needs them.
 
 use std::collections::BTreeMap;
 
@@ -77,13 +77,6 @@ fn known(outcome: Outcome, returns: DataType) -> Expr {
     }
 }
 
-/// Whether the values, not the server, made a statement fail: only such a failure waits until it
-/// is reached.
-fn is_of_values(failure: &Failure) -> bool {
-    let code = failure.code().code();
-    code.starts_with("21") || code.starts_with("22")
-}
-
 /// Whether a part reads the rows of a recursion that is not its own, and so has a value only
 /// within it.
 fn is_in_recursion(rel: &mut Rel, own: &mut Vec<String>) -> bool {
@@ -123,16 +116,6 @@ fn subquery_of(e: &Expr) -> Option<&Subquery> {
     apart.then_some(subquery)
 }
 
-/// The subquery that an operand of a distance is, casts aside.
-fn probe_of(e: &Expr) -> Option<&Subquery> {
-    match e {
-        Expr::Cast { operand, .. } => probe_of(operand),
-        other => {
-            subquery_of(other).filter(|found| matches!(found.data_type(), DataType::Vector(_)))
-        }
-    }
-}
-
 /// Dimensions of a column, casts aside.
 fn dimensions_of(e: &Expr) -> Option<usize> {
     match e {
@@ -145,58 +128,91 @@ fn dimensions_of(e: &Expr) -> Option<usize> {
     }
 }
 
-/// Replaces each such operand by what `outcome` makes of it, told the dimensions of the column
-/// beside it, and each guarded subquery. One for which it gives nothing stays. Inner subqueries come
-/// before those around them.
+/// A cast of a constant as the constant that it gives: an index ranks by a value.
+fn folded(e: Expr) -> Result<Expr> {
+    let Expr::Cast {
+        operand,
+        to,
+        explicit,
+    } = e
+    else {
+        return Ok(e);
+    };
+    Ok(match folded(*operand)? {
+        Expr::Constant(value, _) => Expr::Constant(cast::cast(value, &to, explicit)?, to),
+        other => Expr::Cast {
+            operand: Box::new(other),
+            to,
+            explicit,
+        },
+    })
+}
+
+/// Replaces each such subquery by what `outcome` makes of it, told the dimensions of the column
+/// beside it where it is an operand of a distance. One for which it gives nothing stays. Inner
+/// subqueries come before those around them.
 fn replace(
     rel: &mut Rel,
     outcome: &mut dyn FnMut(&Subquery, Option<usize>) -> Option<Outcome>,
 ) -> Result<()> {
-    fn settled(e: &Expr, outcome: Outcome) -> Result<Expr> {
-        Ok(match e {
-            Expr::Cast {
-                operand,
-                to,
-                explicit,
-            } => match settled(operand, outcome)? {
-                Expr::Constant(value, _) => Expr::Constant(cast::cast(value, to, *explicit)?, *to),
-                other => Expr::Cast {
-                    operand: Box::new(other),
-                    to: *to,
-                    explicit: *explicit,
-                },
-            },
-            other => known(outcome, other.data_type()),
-        })
+    for input in rel.inputs_mut() {
+        replace(input, outcome)?;
     }
-    rel.map_expressions(&mut |e| match e {
+    for slot in rel.expressions_mut() {
+        if slot.has_subquery() {
+            let taken = std::mem::replace(slot, Expr::bool(true));
+            *slot = replaced(taken, None, outcome)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`replace`], within an expression; `beside`: the dimensions of the column whose distance from
+/// it is asked for.
+fn replaced(
+    e: Expr,
+    beside: Option<usize>,
+    outcome: &mut dyn FnMut(&Subquery, Option<usize>) -> Option<Outcome>,
+) -> Result<Expr> {
+    match e {
+        Expr::Subquery(mut subquery) => {
+            replace(&mut subquery.rel, outcome)?;
+            if let Some(operand) = subquery.operand.take() {
+                subquery.operand = Some(replaced(operand, None, outcome)?);
+            }
+            let whole = Expr::Subquery(subquery);
+            let found = subquery_of(&whole).and_then(|subquery| outcome(subquery, beside));
+            Ok(match found {
+                Some(outcome) => known(outcome, whole.data_type()),
+                None => whole,
+            })
+        }
         Expr::Call {
             function,
-            mut arguments,
+            arguments,
             returns,
         } if Metric::from_operator(function.name).is_some() => {
             let dimensions = arguments.iter().find_map(dimensions_of);
-            for argument in &mut arguments {
-                let found = probe_of(argument).and_then(|probe| outcome(probe, dimensions));
-                if let Some(outcome) = found {
-                    *argument = settled(argument, outcome)?;
+            let arguments = arguments.into_iter().map(|argument| {
+                let is_probe = argument.has_subquery();
+                let argument = replaced(argument, dimensions, outcome)?;
+                if is_probe {
+                    folded(argument)
+                } else {
+                    Ok(argument)
                 }
-            }
+            });
             Ok(Expr::Call {
                 function,
-                arguments,
+                arguments: arguments.collect::<Result<_>>()?,
                 returns,
             })
         }
-        guard @ (Expr::Case { .. } | Expr::Coalesce(..)) => guard.transform(&mut |part| {
-            let found = subquery_of(&part).and_then(|subquery| outcome(subquery, None));
-            Ok(match found {
-                Some(outcome) => known(outcome, part.data_type()),
-                None => part,
-            })
-        }),
-        other => Ok(other),
-    })
+        cast @ Expr::Cast { .. } => {
+            cast.map_children(&mut |child| replaced(child, beside, outcome))
+        }
+        other => other.map_children(&mut |child| replaced(child, None, outcome)),
+    }
 }
 
 /// Evaluates these subqueries of a query and puts their values into it: first those that have none
@@ -223,7 +239,7 @@ pub(super) async fn settle(
         let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
         for (shown, subquery) in innermost {
             let outcome = match evaluate(subquery, environment, context, spill).await {
-                Err(failure) if !is_of_values(&failure) => return Err(failure),
+                Err(failure) if !failure.is_of_values() => return Err(failure),
                 outcome => outcome,
             };
             outcomes.insert(shown, outcome);
@@ -286,9 +302,11 @@ async fn evaluate(
 pub(crate) fn ranked_by(rel: &Rel) -> Option<String> {
     let mut known = rel.clone();
     let mut any = false;
-    replace(&mut known, &mut |_, dimensions| {
+    replace(&mut known, &mut |subquery, dimensions| {
+        let is_vector = matches!(subquery.data_type(), DataType::Vector(_));
+        let probe = dimensions.filter(|_| is_vector)?;
         any = true;
-        dimensions.map(|n| Ok(Value::Vector(vec![1.0; n])))
+        Some(Ok(Value::Vector(vec![1.0; probe])))
     })
     .ok()?;
     if !any {
