@@ -676,6 +676,9 @@ fn refused(statement: &ast::Statement, text: &str) -> Failure {
     let failure = Failure::unsupported(what);
     match what {
         "BEGIN" => failure.with_hint("Every statement is a transaction of its own."),
+        "TRUNCATE" => failure.with_hint("Use DELETE without a condition."),
+        "ALTER TABLE" => failure
+            .with_hint("Create another table, fill it by INSERT INTO … SELECT, and drop this one."),
         _ => failure,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `CREATE COLLECTION`, pgvector's operators, and what PostgreSQL's grammar has and sqlparser's has
 //! not: `ORDER BY x USING <`, `TRIM(BOTH FROM x)`, `BETWEEN SYMMETRIC`, `FROM ONLY t`,
-//! `JOIN … USING (a) AS x`, a string
+//! `JOIN … USING (a) AS x`, `TABLE t`, a string
 //! literal that goes on in the next line. Tokens keep their places, so errors point where they
 //! should.
 
@@ -12,7 +12,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
 
 /// The tokens as the parser reads them.
 pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = join_strings(join_operators(tokens));
+    let tokens = whole_tables(join_strings(join_operators(tokens)));
     let tokens = using_aliases(symmetric_ranges(clauses(tokens)));
     ours_to_theirs(tokens)
 }
@@ -90,6 +90,90 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         }
     }
     joined
+}
+
+/// `TABLE t` as a query is `SELECT * FROM t`, and has no clauses but those of any query.
+fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let places = visible(&tokens);
+    let mut inserts = false;
+    let mut found = Vec::new();
+    for (n, &at) in places.iter().enumerate() {
+        let before = n.checked_sub(1).map(|n| &tokens[places[n]].token);
+        let starts = before.is_none_or(|t| *t == Token::SemiColon);
+        if starts {
+            inserts = is_keyword(&tokens[at].token, Keyword::INSERT);
+        }
+        let token = |n: usize| places.get(n).map_or(&Token::EOF, |&i| &tokens[i].token);
+        if is_keyword(token(n), Keyword::TABLE)
+            && (starts || before.is_some_and(|t| begins_query(t, inserts)))
+            && end_of_name(&token, n + 1).is_some_and(|end| may_follow_query(token(end)))
+        {
+            found.push(at);
+        }
+    }
+    for at in found.into_iter().rev() {
+        let span = tokens[at].span;
+        let select = ["SELECT", "*", "FROM"].map(|word| {
+            let token = match word {
+                "*" => Token::Mul,
+                word => Token::make_keyword(word),
+            };
+            TokenWithSpan::new(token, span)
+        });
+        tokens.splice(at..=at, select);
+    }
+    tokens
+}
+
+/// Whether a query may begin behind a token; behind a name it does where rows are inserted.
+fn begins_query(token: &Token, inserts: bool) -> bool {
+    const BEFORE: [Keyword; 8] = [
+        Keyword::UNION,
+        Keyword::INTERSECT,
+        Keyword::EXCEPT,
+        Keyword::ALL,
+        Keyword::DISTINCT,
+        Keyword::EXPLAIN,
+        Keyword::ANALYZE,
+        Keyword::VERBOSE,
+    ];
+    match token {
+        Token::LParen => true,
+        Token::RParen => inserts,
+        Token::Word(word) => BEFORE.contains(&word.keyword) || inserts,
+        _ => false,
+    }
+}
+
+/// Where a name that may have a schema ends.
+fn end_of_name<'a>(token: &impl Fn(usize) -> &'a Token, at: usize) -> Option<usize> {
+    let is_name = |n: usize| matches!(token(n), Token::Word(_));
+    match (is_name(at), token(at + 1) == &Token::Period) {
+        (true, false) => Some(at + 1),
+        (true, true) => is_name(at + 2).then_some(at + 3),
+        (false, _) => None,
+    }
+}
+
+/// Whether a token ends a query without clauses of its own, or adds to it.
+fn may_follow_query(token: &Token) -> bool {
+    const AFTER: [Keyword; 10] = [
+        Keyword::UNION,
+        Keyword::INTERSECT,
+        Keyword::EXCEPT,
+        Keyword::ORDER,
+        Keyword::LIMIT,
+        Keyword::OFFSET,
+        Keyword::FETCH,
+        Keyword::FOR,
+        Keyword::ON,
+        Keyword::RETURNING,
+    ];
+    match token {
+        Token::EOF | Token::SemiColon | Token::RParen => true,
+        Token::Word(word) => AFTER.contains(&word.keyword),
+        _ => false,
+    }
 }
 
 /// Positions of the tokens that are no white space.

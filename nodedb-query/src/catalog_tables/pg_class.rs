@@ -162,6 +162,15 @@ fn classes(snapshot: &Snapshot) -> Vec<Row> {
     rows
 }
 
+/// PostgreSQL's storage class of a type: plain where its values have one length.
+fn storage(data_type: DataType) -> &'static str {
+    match data_type {
+        DataType::Numeric(_) => "m",
+        fixed if fixed.typlen() > 0 => "p",
+        _ => "x",
+    }
+}
+
 fn attribute(relation: i64, number: usize, name: &str, data_type: DataType, not_null: bool) -> Row {
     let collation = if matches!(data_type, DataType::Text(_)) {
         100
@@ -180,7 +189,7 @@ fn attribute(relation: i64, number: usize, name: &str, data_type: DataType, not_
         int(data_type.type_modifier()),
         NO,
         text("i"),
-        text("x"),
+        text(storage(data_type)),
         text(""),
         Value::Bool(not_null),
         NO,
