@@ -245,6 +245,29 @@ impl BlockSet {
         }
     }
 
+    /// The next 64 ids, from a multiple of 64, of which some at or above `low` are there: their
+    /// number by 64, and a bit for each that is there, the lowest for the first.
+    pub fn next_word(&self, low: u16) -> Option<(usize, u64)> {
+        let (first, mask) = bit(low);
+        match &self.0 {
+            Form::Sparse(list) => {
+                let rest = &list[list.partition_point(|&id| id < low)..];
+                let at = usize::from(*rest.first()?) / 64;
+                let same = rest.iter().take_while(|id| usize::from(**id) / 64 == at);
+                Some((at, same.fold(0, |word, id| word | bit(*id).1)))
+            }
+            Form::Dense { words, .. } => {
+                let here = words[first] & !(mask - 1);
+                if here != 0 {
+                    return Some((first, here));
+                }
+                let mut rest = words.iter().enumerate().skip(first + 1);
+                rest.find(|(_, word)| **word != 0)
+                    .map(|(at, word)| (at, *word))
+            }
+        }
+    }
+
     /// Appends the first `most` ids at or above `low` to `to`, as surrogates of `block`.
     pub fn surrogates_from(&self, block: u16, low: u16, most: usize, to: &mut Vec<u32>) {
         let whole = |low: u16| u32::from(block) << 16 | u32::from(low);
@@ -458,6 +481,11 @@ impl BlockBuilder {
         self.0[word] |= mask;
     }
 
+    /// Adds the ids of bits, the lowest of which is 64 times `at`.
+    pub fn insert_word(&mut self, at: usize, bits: u64) {
+        self.0[at] |= bits;
+    }
+
     pub fn union(&mut self, ids: &BlockSet) {
         match &ids.0 {
             Form::Sparse(list) => list.iter().for_each(|low| self.insert(*low)),
@@ -557,6 +585,13 @@ mod tests {
             mine.ids_from(at, b.len(), &mut some);
             prop_assert!(some.iter().eq(a.range(at..).take(b.len())));
             prop_assert!(mine.iter_from(at).eq(a.range(at..).copied()));
+            let (mut words, mut next) = (BlockBuilder::default(), Some(at));
+            while let Some((word, bits)) = next.and_then(|low| mine.next_word(low)) {
+                prop_assert!(bits != 0);
+                words.insert_word(word, bits);
+                next = ((word + 1) * 64).try_into().ok();
+            }
+            prop_assert!(words.finish().iter().eq(a.range(at..).copied()));
             prop_assert_eq!(mine.len(), a.len());
             let mut set = mine.clone();
             set.intersect(&theirs);

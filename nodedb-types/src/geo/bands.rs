@@ -15,22 +15,15 @@
 //! [`DEGREES_MARGIN`] after it. The latter also covers a point that rounding puts into the band
 //! next to its own, where h differs by less than 1e-12.
 
-const BANDS: usize = 64;
+use crate::simd::bands::{BANDS, Points, Table};
+
 const LATITUDE_MAX: f64 = 80.0;
 const MARGIN: f64 = 1e-11;
 const DEGREES_MARGIN: f64 = 1e-9;
 
 /// Least and greatest half-widths of a circle.
 #[derive(Clone, Debug)]
-pub(super) struct Bands {
-    /// Degrees.
-    longitude: f64,
-    south: f64,
-    per_degree: f64,
-    /// For each band: degrees of longitude up to which a point is surely inside (negative when
-    /// none is), and beyond which it is surely outside.
-    widths: Box<[(f64, f64); BANDS]>,
-}
+pub(super) struct Bands(Box<Table>);
 
 impl Bands {
     /// Around a centre in degrees, `reach` degrees to the north and south, for an angle within
@@ -47,52 +40,49 @@ impl Bands {
         let edges: [(f64, f64); BANDS + 1] = std::array::from_fn(|edge| {
             sphere.half_widths((south + edge as f64 * height).to_radians())
         });
-        let widths = std::array::from_fn(|band| {
-            let (one, other) = (edges[band], edges[band + 1]);
-            (one.0.min(other.0), one.1.max(other.1))
-        });
         let widest = (sphere.sin / sphere.cos_outer).asin();
         if widest.is_nan() {
             return None;
         }
-        let mut bands = Bands {
+        let mut table = Box::new(Table {
             longitude,
+            latitude,
+            reach,
             south,
             per_degree: 1.0 / height,
-            widths: Box::new(widths),
-        };
+            widths: std::array::from_fn(|band| {
+                let (one, other) = (edges[band], edges[band + 1]);
+                [one.0.min(other.0), one.1.max(other.1)]
+            }),
+        });
         // It may stand at an edge: the bands on both sides of it count.
-        let at = bands.band(widest.to_degrees());
+        let at = table.band(widest.to_degrees());
         let (_, most) = sphere.half_widths(widest);
-        for (_, greatest) in &mut bands.widths[at.saturating_sub(1)..(at + 2).min(BANDS)] {
+        for [_, greatest] in &mut table.widths[at.saturating_sub(1)..(at + 2).min(BANDS)] {
             *greatest = greatest.max(most);
         }
-        Some(bands)
-    }
-
-    #[inline]
-    fn band(&self, latitude: f64) -> usize {
-        (((latitude - self.south) * self.per_degree) as usize).min(BANDS - 1)
-    }
-
-    /// Whether a point within reach of the centre is surely inside, and whether it is surely
-    /// outside. No branch depends on where it lies.
-    #[inline]
-    pub(super) fn tell(&self, lon: f64, lat: f64) -> (bool, bool) {
-        let (least, greatest) = self.widths[self.band(lat)];
-        let apart = (lon - self.longitude).abs();
-        let apart = if apart > 180.0 { 360.0 - apart } else { apart };
-        (apart <= least, apart > greatest)
+        Some(Bands(table))
     }
 
     /// Whether a point within reach of the centre is inside, where the bands tell.
     #[inline]
     pub(super) fn decide(&self, lon: f64, lat: f64) -> Option<bool> {
-        match self.tell(lon, lat) {
+        match self.0.tell(lon, lat) {
             (true, _) => Some(true),
             (_, true) => Some(false),
             _ => None,
         }
+    }
+
+    /// Whether a point is surely inside, and whether it is surely outside.
+    #[inline]
+    pub(super) fn decide_any(&self, lon: f64, lat: f64) -> (bool, bool) {
+        self.0.decide(lon, lat)
+    }
+
+    /// The same for a row of points, as bits.
+    pub(super) fn decide_row(&self, points: &Points) -> (u64, u64) {
+        self.0.decide_row(points)
     }
 }
 

@@ -18,6 +18,7 @@ use geographiclib_rs::{Geodesic, InverseGeodesic};
 use super::bands::Bands;
 use super::{Geometry, SRID_WGS84, Shape, invalid};
 use crate::failure::{Failure, Result};
+use crate::simd::bands::Points;
 
 static WGS84: LazyLock<Geodesic> = LazyLock::new(Geodesic::wgs84);
 
@@ -134,11 +135,7 @@ impl Circle {
 
     /// What [`Circle::prepare`] has made, for those who ask about many points in a row.
     pub fn prepared(&self) -> Option<Prepared<'_>> {
-        self.bands.as_ref().map(|bands| Prepared {
-            latitude: self.centre.1,
-            latitude_reach: self.latitude_reach,
-            bands,
-        })
+        self.bands.as_ref().map(|bands| Prepared { bands })
     }
 
     pub fn radius_m(&self) -> f64 {
@@ -214,8 +211,6 @@ impl Circle {
 /// The cheap half of a prepared [`Circle::decide`].
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'a> {
-    latitude: f64,
-    latitude_reach: f64,
     bands: &'a Bands,
 }
 
@@ -225,9 +220,13 @@ impl Prepared<'_> {
     /// depends on where the point lies, as none could be foreseen.
     #[inline]
     pub fn decide(&self, lon: f64, lat: f64) -> (bool, bool) {
-        let beyond = (lat - self.latitude).abs() > self.latitude_reach;
-        let (inside, outside) = self.bands.tell(lon, lat);
-        (inside & !beyond, outside | beyond)
+        self.bands.decide_any(lon, lat)
+    }
+
+    /// [`Prepared::decide`] for a row of points, longitude and latitude in degrees: a bit for each,
+    /// the lowest for the first. Wherever they lie, it takes as long as a few points by themselves.
+    pub fn decide_row(&self, points: &Points) -> (u64, u64) {
+        self.bands.decide_row(points)
     }
 }
 
@@ -424,6 +423,7 @@ mod tests {
             circle.prepare();
             let reach = plain.latitude_reach;
             let (mut undecided, mut points) = (0, 0);
+            let mut row = Vec::new();
             for i in 0..=120 {
                 let lat = centre.1 + reach * (f64::from(i) / 60.0 - 1.0);
                 for j in 0..=120 {
@@ -446,6 +446,17 @@ mod tests {
                         assert!(!outside || decided == Some(false));
                         let reached = (lat - centre.1).abs() <= reach;
                         assert_eq!(inside | outside, bands.is_some() || !reached);
+                        row.push(([lon, lat], inside, outside));
+                        if row.len() == 64 {
+                            let points = std::array::from_fn(|at| row[at].0);
+                            let (yes, no) = prepared.decide_row(&points);
+                            for (at, (_, inside, outside)) in row.drain(..).enumerate() {
+                                assert_eq!(
+                                    (yes >> at & 1 == 1, no >> at & 1 == 1),
+                                    (inside, outside)
+                                );
+                            }
+                        }
                     }
                     points += 1;
                     undecided += i32::from(bands.is_none());

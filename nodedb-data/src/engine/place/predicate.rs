@@ -15,10 +15,13 @@ use super::store::Place;
 
 /// A radius that surely holds all that geographies call touching, metres.
 const TOUCHING_M: f64 = 1e-3;
-/// Points that a prepared circle decides, in one unit: the grain in which answers are paid.
-pub(super) const STEPS_PER_UNIT: u32 = 16;
+/// The grain in which answers are paid. A prepared circle decides so many points in a unit where
+/// they stand in a row.
+pub(super) const STEPS_PER_UNIT: u32 = 64;
+/// Steps of deciding a point by a prepared circle where few of its row are wanted.
+pub(super) const SCATTERED: u32 = 4;
 /// Steps of deciding one point by itself.
-pub(super) const SINGLE: u32 = 3;
+pub(super) const SINGLE: u32 = 12;
 /// Units of [`Predicate::prepare`].
 pub(super) const PREPARE_UNITS: u32 = 20;
 /// Circles that reach beyond this latitude are not prepared, degrees. Prices alone rely on it.

@@ -3,17 +3,20 @@
 //! It is answered in one of three ways, by what is cheapest:
 //! the rows wanted are few: each is asked; many rows are expected: all rows of the block are
 //! asked, as they stand; otherwise the tree's proposals are gathered once, in pieces, and those
-//! of the block are asked. In each way a row's own place decides. A circle decides points in a
-//! row, extent by extent, and only those near its rim, and shapes, are asked one by one.
+//! of the block are asked. In each way a row's own place decides. A circle decides points by rows
+//! of 64 where enough of them are asked, and only those near its rim, and shapes, are asked one
+//! by one.
 
 use std::task::Poll;
 
 use nodedb_types::Result;
 
+use nodedb_types::geo::geography::Prepared;
 use nodedb_types::limits::EXTENT_SMALL;
+use nodedb_types::simd::bands::{Points, ROW};
 
 use super::Places;
-use super::predicate::{PREPARE_UNITS, Predicate, SINGLE, STEPS_PER_UNIT};
+use super::predicate::{PREPARE_UNITS, Predicate, SCATTERED, SINGLE, STEPS_PER_UNIT};
 use super::store::Store;
 use super::tree::{VISITS_PER_UNIT, Walk};
 use crate::engine::{Estimate, Truth};
@@ -24,6 +27,9 @@ use crate::set::{BlockBuilder, BlockSet, RowSet, RowSetBuilder};
 pub(super) const PREPARE_MIN: usize = 300;
 /// Rows that are decided before the turn is looked at again.
 pub(super) const PIECE: usize = 256;
+/// Up to so many of 64 points in a row are decided by themselves, which is then cheaper than to
+/// decide them all.
+const SCATTERED_MAX: u32 = STEPS_PER_UNIT / SCATTERED / 2;
 
 /// A predicate made ready.
 pub struct PlaceSource {
@@ -255,7 +261,6 @@ impl Asking {
         most: usize,
         turn: &Turn<'_>,
     ) -> Result<bool> {
-        let mut piece = Vec::with_capacity(most.min(self.rows.len()));
         loop {
             while let Some(low) = self.left.pop() {
                 let steps = self.ask_row(low, predicate, store)?;
@@ -266,11 +271,15 @@ impl Asking {
             let Some(from) = self.from else {
                 return Ok(true);
             };
-            piece.clear();
-            self.rows.ids_from(from, most, &mut piece);
-            let last = piece.last().filter(|_| piece.len() == most);
-            self.from = last.and_then(|last| last.checked_add(1));
-            let steps = self.decide(&piece, predicate, store);
+            let steps = match predicate.prepared() {
+                Some(circle) => self.decide(from, most, circle, store),
+                None => {
+                    self.rows.ids_from(from, most, &mut self.left);
+                    let last = self.left.last().filter(|_| self.left.len() == most);
+                    self.from = last.and_then(|last| last.checked_add(1));
+                    0
+                }
+            };
             self.left.reverse();
             if !self.pay(steps, turn) {
                 return Ok(self.is_done());
@@ -302,39 +311,78 @@ impl Asking {
         units == 0 || turn.spend(units)
     }
 
-    /// Decides the points of a piece about which a prepared circle is sure; the other rows that
-    /// may have a place are left. Gives the steps that it took.
-    fn decide(&mut self, piece: &[u16], predicate: &Predicate, store: &Store) -> u32 {
-        let Some(circle) = predicate.prepared() else {
-            self.left.extend_from_slice(piece);
-            return 0;
-        };
-        let block = u32::from(self.block) << 16;
-        let extent_of = |low: u16| (block | u32::from(low)) / EXTENT_SMALL;
-        for rows in piece.chunk_by(|a, b| extent_of(*a) == extent_of(*b)) {
-            let extent = extent_of(rows[0]);
-            let has_shapes = store.has_shapes(extent);
-            let Some(points) = store.points().extent(extent) else {
-                if has_shapes {
-                    self.left.extend_from_slice(rows);
-                }
-                continue;
+    /// Decides the points about which a prepared circle is sure, of the next rows from `from` on,
+    /// about `most`; the others of them that may have a place are left. Gives the steps that it
+    /// took.
+    fn decide(&mut self, from: u16, most: usize, circle: Prepared<'_>, store: &Store) -> u32 {
+        let (mut asked, mut steps, mut from) = (0, 0, Some(from));
+        while asked < most {
+            let Some((word, wanted)) = from.and_then(|low| self.rows.next_word(low)) else {
+                from = None;
+                break;
             };
-            // Written in any case and kept by moving on, so that nothing branches on the answer.
-            let (mut yes, mut left) = ([0; PIECE], [0; PIECE]);
-            let (mut yes_len, mut left_len) = (0, 0);
-            for low in rows {
-                let (is_point, [x, y]) = points.look(usize::from(*low) % EXTENT_SMALL as usize);
-                let (inside, outside) = circle.decide(x, y);
-                let is_open = !(inside | outside);
-                yes[yes_len] = *low;
-                yes_len += usize::from(is_point & inside);
-                left[left_len] = *low;
-                left_len += usize::from((is_point & is_open) | (!is_point & has_shapes));
-            }
-            yes[..yes_len].iter().for_each(|low| self.yes.insert(*low));
-            self.left.extend_from_slice(&left[..left_len]);
+            from = u16::try_from((word + 1) * ROW).ok();
+            asked += wanted.count_ones() as usize;
+            steps += self.decide_word(word, wanted, circle, store);
         }
-        piece.len() as u32
+        self.from = from;
+        steps
     }
+
+    /// [`Asking::decide`] for the rows that `wanted` has bits for, the lowest of 64 times `word`.
+    fn decide_word(
+        &mut self,
+        word: usize,
+        wanted: u64,
+        circle: Prepared<'_>,
+        store: &Store,
+    ) -> u32 {
+        let first = u32::from(self.block) << 16 | (word * ROW) as u32;
+        let extent = first / EXTENT_SMALL;
+        let mut left = match store.has_shapes(extent) {
+            true => wanted,
+            false => 0,
+        };
+        let mut steps = 1;
+        if let Some(points) = store.points().extent(extent) {
+            let (present, points) = points.row((first % EXTENT_SMALL) as usize / ROW);
+            let asked = wanted & present;
+            let (inside, outside) = match asked.count_ones() {
+                few @ ..=SCATTERED_MAX => {
+                    steps += few * SCATTERED;
+                    decide_some(asked, points, circle)
+                }
+                _ => {
+                    steps += STEPS_PER_UNIT;
+                    circle.decide_row(points)
+                }
+            };
+            self.yes.insert_word(word, asked & inside);
+            left = (left & !present) | (asked & !(inside | outside));
+        }
+        self.left
+            .extend(bits(left).map(|at| (word * ROW + at) as u16));
+        steps
+    }
+}
+
+/// [`Prepared::decide_row`] for those points alone that have a bit.
+fn decide_some(asked: u64, points: &Points, circle: Prepared<'_>) -> (u64, u64) {
+    bits(asked).fold((0, 0), |(inside, outside), at| {
+        let [x, y] = points[at];
+        let (is_inside, is_outside) = circle.decide(x, y);
+        (
+            inside | u64::from(is_inside) << at,
+            outside | u64::from(is_outside) << at,
+        )
+    })
+}
+
+/// The positions of the bits that are set, ascending.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = word.trailing_zeros() as usize;
+        word &= word.wrapping_sub(1);
+        (at < ROW).then_some(at)
+    })
 }
