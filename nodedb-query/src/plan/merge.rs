@@ -1,6 +1,8 @@
 //! How the cores' ordered streams become one.
 
-use arrow::array::RecordBatch;
+use std::cmp::Ordering;
+
+use arrow::array::{DynComparator, RecordBatch, make_comparator};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use arrow::row::{RowConverter, Rows, SortField};
 use nodedb_types::{Failure, Result};
@@ -68,14 +70,13 @@ impl Merge {
         if cursors.len() <= 1 {
             return cut(all, limit);
         }
-        let rows = self.rows(&all)?;
+        let order = self.order(&all)?;
         let mut picks: Vec<(usize, usize)> = Vec::new();
         while !cursors.is_empty() && limit.is_none_or(|l| picks.len() < l) {
             let best = (0..cursors.len())
                 .min_by(|&a, &b| {
                     let at = |c: &(Vec<usize>, usize, usize)| (c.0[c.1], c.2);
-                    let ((ba, ra), (bb, rb)) = (at(&cursors[a]), at(&cursors[b]));
-                    rows[ba].row(ra).cmp(&rows[bb].row(rb))
+                    order.compare(at(&cursors[a]), at(&cursors[b]))
                 })
                 .unwrap_or(0);
             let (numbers, batch, row) = &mut cursors[best];
@@ -89,6 +90,33 @@ impl Merge {
             }
         }
         interleave(&all, &picks)
+    }
+
+    /// Rows of few batches are compared where they stand, which is cheaper than to encode their
+    /// keys; both ways order alike.
+    fn order(&self, batches: &[RecordBatch]) -> Result<Order> {
+        if batches.len() <= COMPARED_MAX
+            && let Some(pairs) = self.pairs(batches)
+        {
+            return Ok(Order::Compared(pairs));
+        }
+        Ok(Order::Encoded(self.rows(batches)?))
+    }
+
+    /// For each batch, how its rows compare with those of each batch before it; None where a key's
+    /// type cannot be compared so.
+    fn pairs(&self, batches: &[RecordBatch]) -> Option<Vec<Vec<Comparators>>> {
+        let compare = |a: &RecordBatch, b: &RecordBatch| {
+            let by_key = |key: &MergeKey| {
+                make_comparator(a.column(key.column), b.column(key.column), key.options())
+            };
+            self.keys.iter().map(by_key).collect::<Result<_, _>>().ok()
+        };
+        let before = |(at, batch)| {
+            let others = batches[..at].iter();
+            others.map(|other| compare(batch, other)).collect()
+        };
+        batches.iter().enumerate().map(before).collect()
     }
 
     fn rows(&self, batches: &[RecordBatch]) -> Result<Vec<Rows>> {
@@ -118,6 +146,37 @@ impl Merge {
     }
 }
 
+/// Up to so many batches are compared two by two.
+const COMPARED_MAX: usize = 4;
+
+/// By key, the most significant first.
+type Comparators = Vec<DynComparator>;
+
+/// How rows of different batches compare.
+enum Order {
+    Compared(Vec<Vec<Comparators>>),
+    Encoded(Vec<Rows>),
+}
+
+impl Order {
+    /// Rows by their batch and their place in it; the batches differ.
+    fn compare(&self, (batch, row): (usize, usize), (other, there): (usize, usize)) -> Ordering {
+        match self {
+            Order::Encoded(rows) => rows[batch].row(row).cmp(&rows[other].row(there)),
+            Order::Compared(_) if batch < other => {
+                self.compare((other, there), (batch, row)).reverse()
+            }
+            Order::Compared(pairs) => {
+                let by_key = pairs[batch][other].iter();
+                let mut orders = by_key.map(|compare| compare(row, there));
+                orders
+                    .find(|order| order.is_ne())
+                    .unwrap_or(Ordering::Equal)
+            }
+        }
+    }
+}
+
 fn cut(batches: Vec<RecordBatch>, limit: Option<usize>) -> Result<Vec<RecordBatch>> {
     let mut left = limit.unwrap_or(usize::MAX);
     let mut kept = Vec::new();
@@ -141,4 +200,63 @@ fn interleave(batches: &[RecordBatch], picks: &[(usize, usize)]) -> Result<Vec<R
         .chunks(BATCH_ROWS)
         .map(|part| arrow::compute::interleave_record_batch(&refs, part).map_err(internal))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+    use arrow::datatypes::Float64Type;
+
+    use super::*;
+
+    /// Sorted as one batch, merged from two (compared) and from many (encoded): the same order,
+    /// the odd floats and NULL among the keys.
+    #[test]
+    fn few_batches_and_many_merge_alike() {
+        let odd = [0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, -1.5, 2.5];
+        let score = |i: usize| (i % 9 != 8).then(|| odd[i * 5 % 7] * (i % 3) as f64);
+        for (descending, nulls_first) in [(false, false), (true, false), (false, true)] {
+            let key = |column| MergeKey {
+                column,
+                descending,
+                nulls_first,
+            };
+            let merge = Merge {
+                keys: vec![key(1), key(0)],
+            };
+            let batch = |rows: &[usize]| {
+                let names: ArrayRef = Arc::new(StringArray::from_iter_values(
+                    rows.iter().map(|i| format!("{:02}", i * 37 % 60)),
+                ));
+                let scores: ArrayRef =
+                    Arc::new(rows.iter().map(|i| score(*i)).collect::<Float64Array>());
+                let batch = RecordBatch::try_from_iter_with_nullable([
+                    ("name", names, false),
+                    ("score", scores, true),
+                ]);
+                merge
+                    .sort(&batch.expect("columns of one length"), None)
+                    .expect("sortable")
+            };
+            let shown = |batches: &[RecordBatch]| {
+                let rows = batches.iter().flat_map(|batch| {
+                    let scores = batch.column(1).as_primitive::<Float64Type>();
+                    let names = batch.column(0).as_string::<i32>();
+                    (0..batch.num_rows()).map(|i| {
+                        let bits = scores.is_valid(i).then(|| scores.value(i).to_bits());
+                        (names.value(i).to_owned(), bits)
+                    })
+                });
+                rows.collect::<Vec<_>>()
+            };
+            let want = shown(&[batch(&(0..60).collect::<Vec<_>>())]);
+            for streams in [2, 3, 4, 6] {
+                let part = |n| vec![batch(&(n..60).step_by(streams).collect::<Vec<_>>())];
+                let merged = merge.merge((0..streams).map(part).collect(), Some(50));
+                assert_eq!(shown(&merged.expect("merged")), want[..50], "{streams}");
+            }
+        }
+    }
 }
