@@ -23,6 +23,7 @@ mod window;
 mod write;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use nodedb_bridge::plan::GetRow;
@@ -33,7 +34,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
 use crate::catalog::{Catalog, CatalogType, ResultColumn, SessionInfo};
-use crate::expr::fold::Given;
+use crate::expr::fold::{Given, fold_bound};
 use crate::expr::types::plain;
 use crate::expr::{Expr, Unknown};
 use crate::plan::{Command, Environment, Plan};
@@ -93,6 +94,8 @@ pub fn bind(
             binder.attach_extras(&mut query.rel);
             let columns = query.columns.iter().map(|(_, c)| c.clone()).collect();
             let key_read = rules::KeyRead::of(&query);
+            let fold = &mut |e| Ok::<_, Infallible>(fold_bound(e));
+            let Ok(()) = query.rel.map_expressions(fold);
             (
                 Command::Select,
                 Template::Query(Box::new(query), key_read),

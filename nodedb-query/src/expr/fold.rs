@@ -121,6 +121,22 @@ impl<'a> Given<'a> {
     }
 }
 
+/// One node of a statement that is bound, its operands being folded already: what comes to the
+/// same in every execution is computed once for all of them. What fails is left alone.
+pub(crate) fn fold_bound(e: Expr) -> Expr {
+    match e {
+        Expr::Constant(..) | Expr::And(_) | Expr::Or(_) => e,
+        Expr::Call { function, .. } if function.volatility == Volatility::Stable => e,
+        Expr::Cast {
+            operand,
+            to,
+            explicit,
+        } if operand.constant().is_some() => cast_constant(operand, to, explicit),
+        e if e.is_constant() && e.children().iter().all(|c| c.constant().is_some()) => constant(e),
+        other => other,
+    }
+}
+
 /// `operand = ANY` of an array that is known: a list of its elements.
 fn in_elements(operand: Box<Expr>, array: &Expr, element: DataType) -> Result<Expr> {
     let data_type = operand.data_type();
