@@ -78,6 +78,7 @@ pub trait IndexEngine {
     ) -> Poll<Result<Truth>>;
     fn matches(&self, source: &Source, row: &RowView<'_>) -> Result<Option<bool>>;
     fn ranking(&self, rank: &EngineRank) -> Result<Ranking>;
+    fn confine(&self, ranking: &mut Ranking, score: f64);
     fn poll_rank(
         &self,
         ranking: &mut Ranking,
@@ -182,6 +183,10 @@ impl<E: Engine> IndexEngine for Erased<E> {
 
     fn ranking(&self, rank: &EngineRank) -> Result<Ranking> {
         Ok(Ranking(Box::new(self.0.ranking(rank)?)))
+    }
+
+    fn confine(&self, ranking: &mut Ranking, score: f64) {
+        self.0.confine(own_mut(&mut *ranking.0), score);
     }
 
     fn poll_rank(

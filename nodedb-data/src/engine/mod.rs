@@ -186,6 +186,12 @@ pub trait Engine: 'static {
         Err(Failure::internal("the index does not rank"))
     }
 
+    /// Rows with a worse score than this need not be given, for as many as are wanted with this one
+    /// or a better one are known. Told before the ranking begins, if at all.
+    fn confine(&self, ranking: &mut Self::Ranking, score: f64) {
+        let _ = (ranking, score);
+    }
+
     /// The best `k` rows inside `allowed`, which hold rows alive that have not changed since the
     /// ranking was prepared, and perhaps some that have: those are corrected by the caller.
     /// `allowed` and `k` are the same in all calls of one ranking.

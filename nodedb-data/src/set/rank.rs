@@ -82,6 +82,8 @@ pub(super) struct Outcome {
 struct Found<'a> {
     sorter: Sorter<Scored>,
     scored: u64,
+    /// One part alone has as many rows as are wanted with this score or better ones.
+    sure: Option<f64>,
     /// A set for each part; besides those without a score, rows that its ranker held back
     /// because their scores are worse than what it gave.
     unscored: Vec<RowSet>,
@@ -91,6 +93,20 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// Takes note of the best `k` rows of a part, best first.
+    fn note(&mut self, ranked: &Ranked, k: usize, smallest_first: bool) {
+        let Some((kth, _)) = k.checked_sub(1).and_then(|at| ranked.rows.get(at)) else {
+            return;
+        };
+        let is_better = |sure: f64| match smallest_first {
+            true => *kth < sure,
+            false => *kth > sure,
+        };
+        if !kth.is_nan() && self.sure.is_none_or(is_better) {
+            self.sure = Some(*kth);
+        }
+    }
+
     fn count(&mut self, how: &'static str, rows: u64, scored: u64) {
         let count = self.hows.entry(how).or_default();
         *count = (count.0 + rows, count.1 + scored);
@@ -115,6 +131,7 @@ pub(super) async fn send(
         // All that a ranker gives may tie with the last one, so none is dropped here.
         sorter: Sorter::new(None),
         scored: 0,
+        sure: None,
         unscored: Vec::new(),
         held: Held::new(cx),
         hows: BTreeMap::new(),
@@ -235,7 +252,14 @@ async fn rank_part(
             let engine = index_of(&*part.rows, index)?;
             let ranking = engine.borrow().ranking(&spec.rank)?;
             let k = limit.map_or(usize::MAX, |k| usize::try_from(k).unwrap_or(usize::MAX));
-            let ranked = set.rank(cx, part, &engine, &spec.rank, k, mark).await?;
+            let wanted = Wanted {
+                k,
+                sure: found.sure,
+            };
+            let ranked = set
+                .rank(cx, part, &engine, &spec.rank, wanted, mark)
+                .await?;
+            found.note(&ranked, k, smallest_first);
             for (score, row) in ranked.rows {
                 set.steady.remove(row);
                 found.add(cx, scored(score, row))?;
@@ -276,6 +300,14 @@ struct Final {
     changed: RowSet,
 }
 
+/// What is wanted of a part's ranking.
+#[derive(Clone, Copy)]
+struct Wanted {
+    k: usize,
+    /// Rows with worse scores are not.
+    sure: Option<f64>,
+}
+
 impl Final {
     /// Ranks the steady rows, and moves those that changed meanwhile to the others. `mark` was
     /// taken before the set was built.
@@ -285,11 +317,14 @@ impl Final {
         part: &Part,
         engine: &SharedIndex,
         rank: &EngineRank,
-        k: usize,
+        Wanted { k, sure }: Wanted,
         mut mark: Mark,
     ) -> Result<Ranked> {
         loop {
             let mut ranking = engine.borrow().ranking(rank)?;
+            if let Some(sure) = sure {
+                engine.borrow().confine(&mut ranking, sure);
+            }
             let allowed = &self.steady;
             let mut ranked = cx
                 .drive(|turn| engine.borrow().poll_rank(&mut ranking, allowed, k, turn))

@@ -339,6 +339,10 @@ impl Engine for Vectors {
         Ok(VectorRanking::new(probe))
     }
 
+    fn confine(&self, ranking: &mut VectorRanking, score: f64) {
+        ranking.confine(score);
+    }
+
     fn poll_rank(
         &self,
         ranking: &mut VectorRanking,

@@ -10,7 +10,7 @@
 //!
 //! Only rows that may be among the best are put in order. In the first batch, before there are k
 //! scores, those are some with the least bounds, as a sample tells; when they are through, there is
-//! a score to compare the others with.
+//! a score to compare the others with. A ranking that is confined by a score has one from the start.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -56,6 +56,8 @@ pub struct VectorRanking {
     batch: Vec<u32>,
     placed: Vec<(u32, u32)>,
     bounds: Vec<f64>,
+    /// Rows with larger scores are not wanted.
+    confined: Option<f64>,
     top: Option<Top>,
     seen: u64,
     scored: u64,
@@ -110,10 +112,16 @@ impl VectorRanking {
             batch: Vec::new(),
             placed: Vec::new(),
             bounds: Vec::new(),
+            confined: None,
             top: None,
             seen: 0,
             scored: 0,
         }
+    }
+
+    /// Leaves out rows with larger scores.
+    pub(super) fn confine(&mut self, score: f64) {
+        self.confined = Some(score);
     }
 
     pub(super) fn probe(&self) -> &Probe {
@@ -133,7 +141,8 @@ impl VectorRanking {
             let codes = is_selective.then(|| CodeProbe::new(&self.probe)).flatten();
             self.codes = codes.map_or(Codes::Useless, Codes::Useful);
         }
-        let mut top = self.top.take().unwrap_or_else(|| Top::new(k));
+        let begin = || Top::new(k, self.confined);
+        let mut top = self.top.take().unwrap_or_else(begin);
         let polled = match self.poll_scores(index, allowed, k, &mut top, turn) {
             Poll::Ready(()) => top.poll_sorted(turn),
             Poll::Pending => Poll::Pending,
@@ -281,7 +290,7 @@ impl VectorRanking {
         };
         take_bounds(index, codes, &self.placed, &mut self.bounds);
         let first = k.saturating_mul(FIRST);
-        if top.is_full() || first >= self.placed.len() {
+        if top.has_bound() || first >= self.placed.len() {
             return self.line_up(None, top);
         }
         let mut sample: Vec<f64> = self.bounds.iter().copied().step_by(SAMPLED).collect();

@@ -462,6 +462,7 @@ proptest! {
         metric in prop::sample::select(Metric::ALL.to_vec()),
         k in prop_oneof![1usize..4, 0usize..40, Just(usize::MAX)],
         units in prop_oneof![1u32..6, Just(40), Just(UNITS_PER_TURN)],
+        confined in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let mut index = Vectors::new(1, metric, Shape::new(8, 64 * 8 * 4));
         let mut rows = Rows::new();
@@ -474,9 +475,17 @@ proptest! {
         let allowed: BTreeSet<u32> = rows.keys().copied().filter(|id| id % step == 0).collect();
         let row_set: RowSet = allowed.iter().copied().collect();
         let mut ranking = index.ranking(&rank(metric, &query)).unwrap();
+        let mut want = brute_force(&rows, &allowed, metric, &query, k);
+        // By the score of any row, one of the best or not.
+        let all = brute_force(&rows, &allowed, metric, &query, usize::MAX);
+        if let Some(at) = confined.filter(|_| !all.is_empty()) {
+            let most = f64::from_bits(at.get(&all).0);
+            index.confine(&mut ranking, most);
+            want.retain(|(score, _)| order(f64::from_bits(*score), most).is_le());
+        }
         let ranked = drive(units, |turn| index.poll_rank(&mut ranking, &row_set, k, turn), || {});
         prop_assert_eq!(ranked.seen, allowed.len() as u64);
         prop_assert!(ranked.scored <= ranked.seen);
-        prop_assert_eq!(normal(ranked.rows), brute_force(&rows, &allowed, metric, &query, k));
+        prop_assert_eq!(normal(ranked.rows), want);
     }
 }

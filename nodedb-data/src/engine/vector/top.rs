@@ -37,6 +37,8 @@ impl Eq for Score {}
 
 pub(super) struct Top {
     k: usize,
+    /// Larger scores are not wanted.
+    bound: Option<Score>,
     /// The worst on top.
     best: BinaryHeap<(Score, u32)>,
     /// Rows outside of `best` whose score equals the worst of it.
@@ -46,9 +48,11 @@ pub(super) struct Top {
 }
 
 impl Top {
-    pub(super) fn new(k: usize) -> Top {
+    /// Scores above `bound` are left out.
+    pub(super) fn new(k: usize, bound: Option<f64>) -> Top {
         Top {
             k,
+            bound: bound.map(Score),
             best: BinaryHeap::new(),
             ties: Vec::new(),
             sorted: Vec::new(),
@@ -56,6 +60,9 @@ impl Top {
     }
 
     pub(super) fn offer(&mut self, score: f64, surrogate: u32) {
+        if self.bound.is_some_and(|bound| Score(score) > bound) {
+            return;
+        }
         if self.best.len() < self.k {
             self.best.push((Score(score), surrogate));
             return;
@@ -78,14 +85,17 @@ impl Top {
         }
     }
 
-    /// Whether there are k scores.
-    pub(super) fn is_full(&self) -> bool {
-        self.best.len() >= self.k
+    /// Whether there is a score to compare others with: of the k-th row, or one that was given.
+    pub(super) fn has_bound(&self) -> bool {
+        self.bound.is_some() || self.best.len() >= self.k
     }
 
     /// Whether a row with this score, or a larger one, is surely not among the result. Once it is
     /// so for a score, it stays so.
     pub(super) fn is_beyond(&self, score: f64) -> bool {
+        if self.bound.is_some_and(|bound| Score(score) > bound) {
+            return true;
+        }
         let worst = || self.best.peek().map(|worst| worst.0);
         self.best.len() >= self.k && worst().is_none_or(|worst| Score(score) > worst)
     }
