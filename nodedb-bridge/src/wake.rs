@@ -15,6 +15,8 @@ use crate::schedule;
 #[derive(Debug)]
 pub struct Wake {
     sleeping: AtomicBool,
+    /// It was woken for what has not been sent yet.
+    ahead: AtomicBool,
     /// Who sleeps, where it may be moved; else 0.
     owner: AtomicI32,
     /// The processor that it was last kept on, or [`ANYWHERE`].
@@ -37,6 +39,7 @@ impl Wake {
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Arc::new(Wake {
             sleeping: AtomicBool::new(false),
+            ahead: AtomicBool::new(false),
             owner: AtomicI32::new(0),
             kept_on: AtomicUsize::new(ANYWHERE),
             event,
@@ -57,12 +60,32 @@ impl Wake {
     pub fn notify_on(&self, processor: Option<usize>, all: &[usize]) {
         fence(Ordering::SeqCst);
         if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
-            let wanted = processor.unwrap_or(ANYWHERE);
-            let owner = self.owner.load(Ordering::Relaxed);
-            if owner != 0 && self.kept_on.swap(wanted, Ordering::Relaxed) != wanted {
-                schedule::keep(owner, processor.as_ref().map_or(all, std::slice::from_ref));
-            }
+            self.place(processor, all);
             self.force();
+        }
+    }
+
+    /// Producer's side: something will be sent soon. An owner that sleeps wakes on this processor and
+    /// stays there, and is told so by [`Wake::was_ahead`]. If it sleeps again before that comes, it
+    /// is woken again.
+    pub fn notify_ahead(&self, processor: usize) {
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel) {
+            self.ahead.store(true, Ordering::Relaxed);
+            self.place(Some(processor), &[]);
+            self.force();
+        }
+    }
+
+    /// Owner's side, awake: whether it was woken for what may not have been sent yet. Tells it once.
+    pub fn was_ahead(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed) && self.ahead.swap(false, Ordering::Relaxed)
+    }
+
+    fn place(&self, processor: Option<usize>, all: &[usize]) {
+        let wanted = processor.unwrap_or(ANYWHERE);
+        let owner = self.owner.load(Ordering::Relaxed);
+        if owner != 0 && self.kept_on.swap(wanted, Ordering::Relaxed) != wanted {
+            schedule::keep(owner, processor.as_ref().map_or(all, std::slice::from_ref));
         }
     }
 
@@ -109,6 +132,21 @@ impl Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_sleeper_is_woken_ahead() {
+        let wake = Wake::new().unwrap();
+        wake.notify_ahead(0);
+        assert!(!wake.was_ahead(), "it does not sleep");
+        wake.prepare_sleep();
+        wake.notify_ahead(0);
+        wake.notify_ahead(0);
+        assert!(wake.was_ahead());
+        assert!(!wake.was_ahead(), "told once");
+        wake.prepare_sleep();
+        wake.notify();
+        assert!(!wake.was_ahead());
+    }
 
     #[test]
     fn a_sleeper_is_moved_and_let_go() {

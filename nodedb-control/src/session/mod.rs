@@ -28,6 +28,7 @@ pub mod settings;
 pub mod stream;
 pub mod utility;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -60,6 +61,8 @@ pub struct Session {
     place: Registered,
     /// Overrides `statement_timeout` for one statement, nanoseconds.
     pub timeout_ns: Option<u64>,
+    /// The last statement asked all cores one question.
+    asked_all: Rc<Cell<bool>>,
 }
 
 impl Session {
@@ -86,7 +89,16 @@ impl Session {
             user: user.into(),
             place,
             timeout_ns: None,
+            asked_all: Rc::default(),
         })
+    }
+
+    /// Something arrives behind a statement that asked all cores one question: mostly the next such
+    /// statement.
+    pub(crate) fn expect(&self) {
+        if self.asked_all.get() {
+            self.worker.dispatcher.wake_ahead();
+        }
     }
 
     /// As the cancel key names the session.
@@ -386,11 +398,13 @@ impl Session {
     }
 
     pub(crate) fn caller(&self, pins: Pins, limits: &Limits) -> Caller {
+        self.asked_all.set(false);
         Caller {
             worker: self.worker.clone(),
             session: self.place.id,
             limits: limits.clone(),
             pins,
+            asked_all: self.asked_all.clone(),
         }
     }
 }
@@ -412,6 +426,8 @@ pub struct Caller {
     pub session: nodedb_types::SessionId,
     pub limits: Limits,
     pub pins: Pins,
+    /// Set where it asks all cores one question.
+    pub asked_all: Rc<Cell<bool>>,
 }
 
 impl Caller {

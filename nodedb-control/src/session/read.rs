@@ -186,6 +186,7 @@ async fn ask_together(
     match query.shard {
         Some(_) => Gathered::new(ask(caller, statement, query).await),
         None => {
+            caller.asked_all.set(true);
             let dispatcher = &caller.worker.dispatcher;
             dispatcher
                 .gather(statement, |_| Op::Query(query.clone()))

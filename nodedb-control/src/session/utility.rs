@@ -500,12 +500,7 @@ impl Session {
     async fn check(&self, collection: &ast::ObjectName, limits: &Limits) -> Result<Execution> {
         let catalog = self.worker.node.catalog.load();
         let collection = catalog.require(&ddl::relation(collection)?)?;
-        let caller = super::Caller {
-            worker: self.worker.clone(),
-            session: self.place.id,
-            limits: limits.clone(),
-            pins: [(collection.id, collection.version)].into(),
-        };
+        let caller = self.caller([(collection.id, collection.version)].into(), limits);
         let (statement, _guard) = caller.snapshot();
         let dispatcher = &self.worker.dispatcher;
         let findings = async {

@@ -206,7 +206,8 @@ impl Connection<'_> {
     async fn run(&mut self) -> Result<(), End> {
         loop {
             self.idle.set(true);
-            let frame = self.socket.frame().await?;
+            let session = &self.session;
+            let frame = self.socket.frame_after(|| session.expect()).await?;
             self.idle.set(false);
             let kind = frame.kind;
             match frame.decode() {

@@ -107,6 +107,11 @@ impl Socket {
 
     /// The next message; the output is sent before it waits for one.
     pub async fn frame(&mut self) -> Result<Frame, End> {
+        self.frame_after(|| ()).await
+    }
+
+    /// The same; `on_input` is called whenever some of what it waits for has arrived.
+    pub async fn frame_after(&mut self, on_input: impl Fn()) -> Result<Frame, End> {
         loop {
             let held = self.input.len();
             if let Some(frame) = frame::frame(&mut self.input).map_err(End::Broken)? {
@@ -119,6 +124,7 @@ impl Socket {
             }
             self.flush().await?;
             self.fill().await?;
+            on_input();
         }
     }
 
