@@ -439,11 +439,6 @@ pub(crate) fn keys_of(
     Ok(Some((values, conjuncts)))
 }
 
-/// The longest list of values that is looked up in an index instead of being asked row by row: making
-/// the lookups of one shard ready takes 0.2 ms. Keys are made ready here, for all shards, however
-/// many they are.
-const LOOKUPS_MAX: usize = 512;
-
 /// The column under casts that keep every value apart.
 pub(crate) fn bare_column(e: &Expr) -> Option<ColumnId> {
     match e {

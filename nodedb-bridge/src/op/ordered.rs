@@ -1,10 +1,11 @@
 //! Ordered indexes (`btree`, the plain `CREATE INDEX`): equality, ranges, sets of values, NULLs.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use nodedb_types::numeric::Numeric;
 use nodedb_types::schema::{Collection, Index};
-use nodedb_types::{DataType, Failure, Result, SqlState, Value};
+use nodedb_types::{DataType, Failure, Result, SqlState, Value, key};
 
 use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions, shown};
 
@@ -14,11 +15,58 @@ use super::{Argument, Call, Contract, EngineOp, EngineRank, IndexOptions, shown}
 pub enum Op {
     /// `col IN (values)`; one value for equality.
     In(Vec<Value>),
+    /// The same of many values.
+    Listed(List),
     Range {
         low: Bound<Value>,
         high: Bound<Value>,
     },
     IsNull,
+}
+
+/// From so many values on a list is made ready where the query is planned, once for all shards: for
+/// five hundred that takes 0.2 ms.
+const LISTED_MIN: usize = 64;
+/// Values of a list that are shown.
+const SHOWN_MAX: usize = 5;
+
+/// Values as an index has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct List {
+    first: Vec<Value>,
+    bytes: Arc<[Box<[u8]>]>,
+}
+
+impl List {
+    /// Of values of one type; NULLs among them equal nothing.
+    pub fn new(mut values: Vec<Value>) -> Result<List> {
+        let known = values.iter().filter(|value| !value.is_null());
+        let bytes = known.map(|value| Ok(key::of(value)?.into_boxed_slice()));
+        let mut bytes = bytes.collect::<Result<Vec<_>>>()?;
+        bytes.sort_unstable();
+        bytes.dedup();
+        values.truncate(SHOWN_MAX + 1);
+        Ok(List {
+            first: values,
+            bytes: bytes.into(),
+        })
+    }
+
+    /// Ascending, none twice.
+    pub fn bytes(&self) -> &Arc<[Box<[u8]>]> {
+        &self.bytes
+    }
+}
+
+/// The first values of a list, as SQL says it.
+fn shown_list(column: &str, values: &[Value]) -> String {
+    let list: Vec<String> = values.iter().take(SHOWN_MAX).map(shown).collect();
+    let more = if values.len() > SHOWN_MAX {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{column} IN ({}{more})", list.join(", "))
 }
 
 pub static CONTRACT: Contract = Contract {
@@ -37,12 +85,9 @@ impl Op {
         match self {
             Op::In(values) => match &values[..] {
                 [value] => format!("{column} = {}", shown(value)),
-                values => {
-                    let list: Vec<String> = values.iter().take(5).map(shown).collect();
-                    let more = if values.len() > 5 { ", …" } else { "" };
-                    format!("{column} IN ({}{more})", list.join(", "))
-                }
+                values => shown_list(&column, values),
             },
+            Op::Listed(list) => shown_list(&column, &list.first),
             Op::Range { low, high } => {
                 let low = match low {
                     Bound::Included(v) => Some(format!("{column} >= {}", shown(v))),
@@ -156,7 +201,12 @@ fn predicate(collection: &Collection, index: &Index, call: &Call) -> Result<Opti
     let [column] = index.columns[..] else {
         return Ok(None);
     };
-    Ok(of_column(collection, column, call).map(EngineOp::Ordered))
+    let op = match of_column(collection, column, call) {
+        Some(Op::In(values)) if values.len() >= LISTED_MIN => Op::Listed(List::new(values)?),
+        Some(op) => op,
+        None => return Ok(None),
+    };
+    Ok(Some(EngineOp::Ordered(op)))
 }
 
 /// The condition on a column that a call is, where an order of the column's values answers it.

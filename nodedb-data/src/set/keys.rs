@@ -191,6 +191,7 @@ impl Keys {
                 points.dedup();
                 return Ok(Keys::of_list(points.into()));
             }
+            Op::Listed(list) => return Ok(Keys::of_list(list.bytes().clone())),
             // No key is NULL.
             Op::IsNull => return Ok(Keys::of_list(Arc::default())),
             Op::Range { low, high } => (low, high),

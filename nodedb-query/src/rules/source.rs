@@ -6,7 +6,7 @@ use nodedb_bridge::op::{contract, ordered};
 use nodedb_bridge::plan::{KeyList, SetExpr, Source};
 use nodedb_types::{DataType, Result, Value};
 
-use super::{LOOKUPS_MAX, call_of, extra_call};
+use super::{call_of, extra_call};
 use crate::expr::Expr;
 use crate::expr::compiled::Compiled;
 use crate::rel::{ColumnId, Extra, Scan};
@@ -216,9 +216,6 @@ impl<'a> Sources<'a> {
                 }
                 (op, _) => Source::Keys(op),
             }));
-        }
-        if call.arguments.len() > LOOKUPS_MAX + 1 {
-            return Ok(None);
         }
         for index in self.scan.indexes.iter() {
             let Some(contract) = contract(&index.method) else {

@@ -572,6 +572,10 @@ fn test(op: &EngineOp, value: &Value) -> Option<bool> {
         EngineOp::Ordered(ordered::Op::IsNull) => Some(value.is_null()),
         _ if value.is_null() => None,
         EngineOp::Ordered(ordered::Op::In(values)) => Some(values.iter().any(|v| order(v).is_eq())),
+        EngineOp::Ordered(ordered::Op::Listed(list)) => {
+            let bytes = nodedb_types::key::of(value).unwrap();
+            Some(list.bytes().iter().any(|listed| **listed == *bytes))
+        }
         EngineOp::Ordered(ordered::Op::Range { low, high }) => {
             let above = match low {
                 Bound::Included(v) => order(v).is_ge(),

@@ -1,7 +1,9 @@
 //! Predicates of the ordered index: a few values are read where they stand, a range or a long
-//! list is gathered into one set first, in pieces.
+//! list is gathered into one set first, in pieces. Of a list longer than the index, the index's
+//! values are looked up in the list and not the other way.
 
 use std::ops::Bound;
+use std::sync::Arc;
 use std::task::Poll;
 
 use nodedb_bridge::op::{EngineOp, ordered::Op};
@@ -14,6 +16,8 @@ use crate::set::{BlockSet, RowSet, RowSetBuilder};
 
 /// Up to this many values are looked up anew in each block.
 const LOOKUPS_MAX: usize = 16;
+/// Finding one value among many.
+const LOOKUP: u32 = 3 * INDEX_STEP;
 /// Entries looked at for an estimate.
 const SAMPLE: usize = 32;
 
@@ -24,12 +28,14 @@ pub struct OrderedSource {
     predicate: Predicate,
     /// Rows for which it is true, as of when the estimate was made.
     rows: u64,
+    /// Values that are looked up to gather them all.
+    lookups: u64,
     gathered: Gathered,
 }
 
 enum Predicate {
     /// Ascending, no value twice.
-    In(Vec<Bytes>),
+    In(Arc<[Bytes]>),
     /// Not empty: the lower bound lies below the upper one.
     Range(Bound<Bytes>, Bound<Bytes>),
     IsNull,
@@ -80,10 +86,11 @@ impl Predicate {
                 let mut list = values.map(bytes).collect::<Result<Vec<_>>>()?;
                 list.sort_unstable();
                 list.dedup();
-                Predicate::In(list)
+                Predicate::In(list.into())
             }
+            Op::Listed(list) => Predicate::In(list.bytes().clone()),
             Op::Range { low, high } => match (bound(low)?, bound(high)?) {
-                (low, high) if is_empty(&low, &high) => Predicate::In(Vec::new()),
+                (low, high) if is_empty(&low, &high) => Predicate::In(Arc::default()),
                 (low, high) => Predicate::Range(low, high),
             },
             Op::IsNull => Predicate::IsNull,
@@ -120,9 +127,14 @@ impl OrderedSource {
             }
             Predicate::IsNull => index.nulls.len(),
         };
+        let lookups = match &predicate {
+            Predicate::In(list) => (list.len() as u64).min(index.values.rows()),
+            Predicate::Range(..) | Predicate::IsNull => 0,
+        };
         Ok(OrderedSource {
             predicate,
             rows,
+            lookups,
             gathered: Gathered::default(),
         })
     }
@@ -137,12 +149,12 @@ impl OrderedSource {
     }
 
     pub(super) fn estimate(&self) -> Estimate {
-        let left = self.rows.saturating_sub(self.gathered.met);
+        let left = self.rows.saturating_sub(self.gathered.met).max(1);
         Estimate {
             rows: self.rows,
             setup: match self.is_direct() || self.gathered.done {
                 true => 0,
-                false => left.max(1) * u64::from(INDEX_STEP),
+                false => left * u64::from(INDEX_STEP) + self.lookups * u64::from(LOOKUP),
             },
             whole: 0,
             row: 1,
@@ -212,6 +224,23 @@ impl OrderedSource {
         }
         match &self.predicate {
             Predicate::IsNull => {}
+            Predicate::In(list) if list.len() as u64 > index.values.rows() => {
+                let low = gathered.after.as_deref();
+                let low = low.map_or(Bound::Unbounded, Bound::Excluded);
+                let mut from = 0;
+                for (value, rows) in index.values.range(low, Bound::Unbounded) {
+                    from += list[from..].partition_point(|listed| **listed < *value);
+                    let found = list.get(from).is_some_and(|listed| **listed == *value);
+                    if found {
+                        rows.add_all(&mut gathered.builder);
+                        gathered.met += rows.len();
+                    }
+                    if !turn.spend(LOOKUP + cost(found.then_some(rows))) {
+                        gathered.after = Some(value.into());
+                        return Poll::Pending;
+                    }
+                }
+            }
             Predicate::In(list) => {
                 let from = match &gathered.after {
                     Some(after) => list.partition_point(|value| value <= after),
@@ -223,7 +252,7 @@ impl OrderedSource {
                         rows.add_all(&mut gathered.builder);
                         gathered.met += rows.len();
                     }
-                    if !turn.spend(INDEX_STEP + cost(rows)) {
+                    if !turn.spend(LOOKUP + cost(rows)) {
                         gathered.after = Some(value.clone());
                         return Poll::Pending;
                     }

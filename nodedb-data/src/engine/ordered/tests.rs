@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-use nodedb_bridge::op::ordered::Op;
+use nodedb_bridge::op::ordered::{List, Op};
 use nodedb_types::schema::{Engine as Storage, IndexState};
-use nodedb_types::{CollectionId, Column, IndexId, SchemaVersion, row};
+use nodedb_types::{CollectionId, Column, IndexId, SchemaVersion, key, row};
 use proptest::prelude::*;
 
 use super::*;
@@ -108,6 +108,8 @@ fn bounds() -> impl Strategy<Value = Bound<Value>> {
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         prop::collection::vec((-5i32..40).prop_map(Value::Int4), 0..40).prop_map(Op::In),
+        prop::collection::vec((-5i32..99).prop_map(Value::Int4), 0..120)
+            .prop_map(|values| Op::Listed(List::new(values).unwrap())),
         (bounds(), bounds()).prop_map(|(low, high)| Op::Range { low, high }),
         Just(Op::IsNull),
     ]
@@ -151,6 +153,10 @@ fn expected(op: &Op, value: Option<i32>) -> Option<bool> {
     match op {
         Op::IsNull => Some(value.is_none()),
         Op::In(list) => value.map(|v| list.iter().any(|item| number(item) == v)),
+        Op::Listed(list) => value.map(|v| {
+            let bytes = key::of(&Value::Int4(v)).unwrap();
+            list.bytes().iter().any(|item| **item == *bytes)
+        }),
         Op::Range { low, high } => value.map(|v| {
             let above = match low {
                 Bound::Included(low) => v >= number(low),

@@ -101,6 +101,8 @@ fn bound(
 fn op(value: impl Strategy<Value = Value> + Clone + 'static) -> impl Strategy<Value = ordered::Op> {
     prop_oneof![
         3 => prop::collection::vec(value.clone(), 1..4).prop_map(ordered::Op::In),
+        2 => prop::collection::vec(value.clone(), 1..40)
+            .prop_map(|values| ordered::Op::Listed(ordered::List::new(values).unwrap())),
         3 => (bound(value.clone()), bound(value)).prop_map(|(low, high)| ordered::Op::Range { low, high }),
         1 => Just(ordered::Op::IsNull),
     ]
@@ -312,6 +314,10 @@ fn holds(op: &ordered::Op, value: Value) -> Option<bool> {
     }
     Some(match op {
         ordered::Op::In(list) => list.contains(&value),
+        ordered::Op::Listed(list) => {
+            let bytes = key::of(&value).unwrap();
+            list.bytes().iter().any(|item| **item == *bytes)
+        }
         ordered::Op::Range { low, high } => {
             let above = match low {
                 Bound::Included(low) => compare(&value, low).is_ge(),
