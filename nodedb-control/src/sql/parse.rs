@@ -173,7 +173,23 @@ fn parse_one(parser: &mut Parser) -> Understood<Statement> {
     if is_stream_read(parser) {
         return Ok(Statement::ReadStream(Box::new(read_stream(parser)?)));
     }
-    Ok(Statement::Sql(Box::new(parser.parse_statement()?)))
+    let statement = parser.parse_statement()?;
+    Ok(Statement::Sql(Box::new(insert_with(statement))))
+}
+
+/// `WITH … INSERT INTO t query` is `INSERT INTO t WITH … query`, where no name of the one WITH could
+/// hide one of the other.
+fn insert_with(mut statement: ast::Statement) -> ast::Statement {
+    if let ast::Statement::Query(query) = &mut statement
+        && let Some(with) = &query.with
+        && let ast::SetExpr::Insert(ast::Statement::Insert(insert)) = &mut *query.body
+        && let Some(source) = &mut insert.source
+        && source.with.is_none()
+    {
+        source.with = Some(with.clone());
+        return ast::Statement::Insert(insert.clone());
+    }
+    statement
 }
 
 fn create_stream(parser: &mut Parser) -> Understood<Statement> {

@@ -2,17 +2,17 @@
 //!
 //! `CREATE COLLECTION`, pgvector's operators, and what PostgreSQL's grammar has and sqlparser's has
 //! not: `ORDER BY x USING <`, `TRIM(BOTH FROM x)`, `BETWEEN SYMMETRIC`, `FROM ONLY t`,
-//! `JOIN … USING (a) AS x`, `TABLE t`, a string
+//! `JOIN … USING (a) AS x`, `TABLE t`, a sign right behind an operator (`a>-1`), a string
 //! literal that goes on in the next line. Tokens keep their places, so errors point where they
 //! should.
 
 use nodedb_query::{SYMMETRIC, USING_ALIAS};
 use sqlparser::keywords::Keyword;
-use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace, Word};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Whitespace, Word};
 
 /// The tokens as the parser reads them.
 pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
-    let tokens = whole_tables(join_strings(join_operators(tokens)));
+    let tokens = whole_tables(join_strings(join_operators(split_signs(tokens))));
     let tokens = using_aliases(symmetric_ranges(clauses(tokens)));
     ours_to_theirs(tokens)
 }
@@ -34,6 +34,66 @@ fn ours_to_theirs(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         at_start = tokens[first].token == Token::SemiColon;
     }
     tokens
+}
+
+/// An operator ends in a sign only if it has one of some characters in it, as PostgreSQL's lexer
+/// has it: in `a>-1` and `j->-1` the sign is the number's.
+fn split_signs(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut split: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let Some((operator, signs)) = signed(&token.token) else {
+            split.push(token);
+            continue;
+        };
+        let mut at = token.span.start;
+        let mut push = |token: Token, length: usize| {
+            let mut end = at;
+            end.column += length as u64;
+            split.push(TokenWithSpan::new(token, Span::new(at, end)));
+            at = end;
+        };
+        push(operator_token(operator), operator.len());
+        for sign in signs.chars() {
+            let sign = if sign == '+' {
+                Token::Plus
+            } else {
+                Token::Minus
+            };
+            push(sign, 1);
+        }
+    }
+    split
+}
+
+/// An operator and the signs behind it that are not its own.
+fn signed(token: &Token) -> Option<(&str, &str)> {
+    let Token::CustomBinaryOperator(text) = token else {
+        return None;
+    };
+    let operator = text.trim_end_matches(['+', '-']);
+    let keeps_signs = text.contains(['~', '!', '@', '#', '%', '^', '&', '|', '`', '?']);
+    let is_split = !keeps_signs && !operator.is_empty() && operator.len() < text.len();
+    is_split.then(|| text.split_at(operator.len()))
+}
+
+/// The token of an operator by itself.
+fn operator_token(text: &str) -> Token {
+    match text {
+        "<" => Token::Lt,
+        ">" => Token::Gt,
+        "=" => Token::Eq,
+        "<=" => Token::LtEq,
+        ">=" => Token::GtEq,
+        "<>" => Token::Neq,
+        "<=>" => Token::Spaceship,
+        "*" => Token::Mul,
+        "/" => Token::Div,
+        "->" => Token::Arrow,
+        "->>" => Token::LongArrow,
+        "<<" => Token::ShiftLeft,
+        ">>" => Token::ShiftRight,
+        other => Token::CustomBinaryOperator(other.to_owned()),
+    }
 }
 
 /// pgvector's `<+>` comes as three tokens, and its `<=>` as another system's comparison, which

@@ -10,7 +10,7 @@ use sqlparser::tokenizer::Span;
 
 use super::name::{fold_case, schema_and_name};
 use super::select::{ordinal, sort_key};
-use super::{Binder, type_of};
+use super::{Binder, Clause, type_of};
 use crate::expr::Expr;
 use crate::expr::types::{is_integer, plain};
 use crate::function::resolve::undefined;
@@ -281,14 +281,18 @@ impl Binder<'_> {
     pub(super) fn aggregate_call(&mut self, name: &str, call: &ast::Function) -> Result<Expr> {
         let span = call.name.span();
         let Some(grouping) = self.grouping.take() else {
-            let failure = Failure::new(
-                SqlState::GroupingError,
-                "aggregate functions are not allowed here",
-            );
+            let message = match self.clause {
+                Clause::Aggregate => "aggregate function calls cannot be nested".to_owned(),
+                Clause::Named(name) => format!("aggregate functions are not allowed in {name}"),
+                Clause::Other => "aggregate functions are not allowed here".to_owned(),
+            };
+            let failure = Failure::new(SqlState::GroupingError, message);
             return Err(self.at(failure, span));
         };
         let windows = self.windows.take();
+        let around = std::mem::replace(&mut self.clause, Clause::Aggregate);
         let bound = self.aggregate_parts(name, call);
+        self.clause = around;
         self.windows = windows;
         self.grouping = Some(grouping);
         let bound = bound.map_err(|f| self.at(f, span))?;

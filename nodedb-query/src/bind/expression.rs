@@ -4,7 +4,7 @@ use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 use sqlparser::ast::{self, BinaryOperator, Spanned, UnaryOperator};
 
 use super::row::row_of;
-use super::{Binder, type_of};
+use super::{Binder, Clause, type_of};
 use crate::expr::types::{common_type, is_number};
 use crate::expr::{CompareOp, Expr, Unknown};
 use crate::rel::SubqueryKind;
@@ -25,6 +25,19 @@ impl Binder<'_> {
             return Err(self.at(failure, span));
         }
         self.coerce(bound, DataType::Bool)
+    }
+
+    /// The condition of a clause, which is called otherwise where an aggregate stands in it.
+    pub(super) fn clause_condition(
+        &mut self,
+        e: &ast::Expr,
+        what: &str,
+        clause: &'static str,
+    ) -> Result<Expr> {
+        let around = std::mem::replace(&mut self.clause, Clause::Named(clause));
+        let bound = self.condition(e, what);
+        self.clause = around;
+        bound
     }
 
     /// An expression whose type is settled.

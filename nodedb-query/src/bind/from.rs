@@ -142,7 +142,7 @@ impl Binder<'_> {
         let on = match constraint {
             ast::JoinConstraint::On(condition) => {
                 self.scopes.push(both.clone());
-                let on = self.condition(condition, "JOIN/ON");
+                let on = self.clause_condition(condition, "JOIN/ON", "JOIN conditions");
                 self.scopes.pop();
                 on?
             }

@@ -200,6 +200,15 @@ impl Bound {
 /// Most relations that one statement may come to name, its views and CTEs expanded.
 const RELATIONS_MAX: u32 = 1000;
 
+/// Where no aggregate may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Clause {
+    Named(&'static str),
+    /// The arguments of an aggregate.
+    Aggregate,
+    Other,
+}
+
 pub(crate) struct Binder<'a> {
     context: &'a BindContext<'a>,
     parameters: Vec<Option<DataType>>,
@@ -212,6 +221,8 @@ pub(crate) struct Binder<'a> {
     ctes: Vec<from::Cte>,
     /// Set while expressions above a GROUP BY are bound.
     grouping: Option<Grouping>,
+    /// What is bound while that is not set, for an error's message.
+    clause: Clause,
     windows: Option<Vec<(ColumnId, crate::rel::WindowCall)>>,
     /// Calls of functions that give rows, while a select list is bound.
     sets: Option<Vec<(ColumnId, crate::rel::SetCall)>>,
@@ -239,6 +250,7 @@ impl<'a> Binder<'a> {
             from_start: 0,
             ctes: Vec::new(),
             grouping: None,
+            clause: Clause::Other,
             windows: None,
             sets: None,
             into: None,

@@ -351,7 +351,7 @@ impl Binder<'_> {
             rows: vec![Vec::new()],
         });
         if let Some(condition) = &select.selection {
-            let predicate = self.condition(condition, "WHERE")?;
+            let predicate = self.clause_condition(condition, "WHERE", "WHERE")?;
             rel = Rel::Filter {
                 input: Box::new(rel),
                 predicate,

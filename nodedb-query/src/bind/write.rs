@@ -517,7 +517,7 @@ impl Binder<'_> {
     ) -> Result<(Vec<(usize, Expr)>, Option<Expr>)> {
         let assignments = self.assignments(&update.assignments, collection)?;
         let condition = match &update.selection {
-            Some(e) => Some(self.condition(e, "WHERE")?),
+            Some(e) => Some(self.clause_condition(e, "WHERE", "WHERE")?),
             None => None,
         };
         Ok((assignments, condition))
@@ -664,7 +664,7 @@ impl Binder<'_> {
             };
         }
         if let Some(e) = selection {
-            let predicate = self.condition(e, "WHERE")?;
+            let predicate = self.clause_condition(e, "WHERE", "WHERE")?;
             rel = Rel::Filter {
                 input: Box::new(rel),
                 predicate,

@@ -4,7 +4,9 @@ use nodedb_types::numeric::Numeric;
 use nodedb_types::{DataType, Failure, Result, SqlState, Value};
 
 use super::arithmetic::{division_by_zero, out_of_range};
-use super::{FLOAT8, Function, INT4, INT8, Kernel, NUMERIC, NUMERIC_TYPE, Returns, arguments, row};
+use super::{
+    FLOAT4, FLOAT8, Function, INT4, INT8, Kernel, NUMERIC, NUMERIC_TYPE, Returns, arguments, row,
+};
 
 fn no_power(message: &str) -> Failure {
     Failure::new(SqlState::InvalidPowerArgument, message)
@@ -234,6 +236,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Kernel::Row(
             |v| arguments!(v, Value::Numeric(x) => Numeric::new(x.unscaled().abs(), x.scale()).map(Value::Numeric)),
         ),
+        "absolute value",
+    ),
+    row(
+        "abs",
+        &[FLOAT4],
+        DataType::Float4,
+        |v| arguments!(v, Value::Float4(x) => Ok(Value::Float4(x.abs()))),
         "absolute value",
     ),
     float!("abs", f64::abs, "absolute value"),

@@ -74,6 +74,17 @@ fn best(
             return Ok(function);
         }
     }
+    // One float4 and another number are computed as doubles: PostgreSQL has operators of both widths.
+    if let [Some(left), Some(right)] = types
+        && (plain(*left) == DataType::Float4) != (plain(*right) == DataType::Float4)
+        && !name.starts_with(|c: char| c.is_alphabetic())
+    {
+        let wanted = Argument::Is(DataType::Float8);
+        let both = fits.iter().find(|f| f.arguments == [wanted, wanted]);
+        if let Some(function) = both {
+            return Ok(function);
+        }
+    }
     let count = |f: &Function, test: &dyn Fn(DataType, DataType) -> bool| {
         types
             .iter()
