@@ -39,7 +39,9 @@ Exit codes: 0 all went well, 1 a command of the shell failed, 2 wrong arguments 
 
 /// What one thread allocates another frees here, request by request: glibc's allocator pays for that
 /// with locks, and for a large block it merges all its small free ones at once, within one turn of a
-/// core. Figures are in `docs/benchmarks.md`.
+/// core. What is free for long goes back to the system from threads of the allocator's own (its
+/// feature `background_threads`): done by whoever frees, it took a core up to three milliseconds in
+/// one turn. Figures are in `docs/benchmarks.md`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
