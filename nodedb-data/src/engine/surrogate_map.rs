@@ -165,6 +165,15 @@ impl<T: Copy + Default> SurrogateMap<T> {
         Some(old)
     }
 
+    /// Drops one of the extents; false when there is none.
+    pub fn drop_extent(&mut self) -> bool {
+        let dropped = self.extents.pop();
+        if let Some((_, extent)) = &dropped {
+            self.len -= u64::from(extent.count);
+        }
+        dropped.is_some()
+    }
+
     /// The first entry at or above `from`.
     pub fn next(&self, from: u32) -> Option<(u32, T)> {
         let (number, slot) = split(from);

@@ -37,6 +37,11 @@ use super::{Engine, Estimate, Frozen, Hashes, ThawPart, Truth, mix};
 use crate::pace::{Budget, INDEX_STEP, Turn};
 use crate::set::{BlockSet, RowSet};
 
+/// Units for giving back the memory of a run, of the points of an extent, or of
+/// [`DROP_SHAPES`] shapes.
+const DROP_UNITS: u32 = 20;
+const DROP_SHAPES: usize = 10;
+
 /// One column of one collection on one shard.
 pub struct Places {
     column: usize,
@@ -250,6 +255,15 @@ impl Engine for Places {
         let store = &self.store;
         let present = |row| store.get(row)?.bounds();
         Ok(self.tree.work(budget, store.len(), present))
+    }
+
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        while self.tree.drop_run() || self.store.drop_some(DROP_SHAPES) {
+            if !budget.spend(DROP_UNITS) {
+                return true;
+            }
+        }
+        false
     }
 
     fn freeze(&mut self) -> Result<Option<Frozen>> {

@@ -338,6 +338,26 @@ impl Store {
         next.into_iter().chain(self.odd.next_block(from)).min()
     }
 
+    /// Drops some of what it holds: the points of an extent, or so many shapes. False when nothing
+    /// is left but sets.
+    pub(super) fn drop_some(&mut self, shapes_max: usize) -> bool {
+        if self.points.drop_extent() {
+            return true;
+        }
+        let Some(mut last) = self.shapes.last_entry() else {
+            return false;
+        };
+        // What a checkpoint still writes goes with it.
+        let is_gone = Rc::get_mut(last.get_mut()).is_none_or(|shapes| {
+            (0..shapes_max).for_each(|_| drop(shapes.pop_first()));
+            shapes.is_empty()
+        });
+        if is_gone {
+            last.remove();
+        }
+        true
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         const SHAPE: usize = size_of::<(u32, Rc<[u8]>)>() * 3 / 2 + 32;
         let sets = [&self.odd, &self.empty, &self.nulls];

@@ -571,3 +571,29 @@ fn refusals_have_their_own_codes() {
         Some(SqlState::FeatureNotSupported)
     );
 }
+
+#[test]
+fn a_dropped_index_goes_in_pieces() {
+    let mut index = Places::new(1, true, 64);
+    let shape = geometry("LINESTRING(0 0, 1 1)");
+    for id in 1..=8_000 {
+        let point = geometry(&format!("POINT({} 1)", id % 90));
+        let place = if id % 2 == 0 { &point } else { &shape };
+        let row = encode(Some(place), true);
+        let surrogate = Surrogate::new(id).unwrap();
+        let row = RowView::new(&row).unwrap();
+        index.apply(surrogate, None, Some(&row)).unwrap();
+    }
+    let mut turns = 0;
+    loop {
+        let budget = Budget::new(4 * DROP_UNITS);
+        let more = index.dismantle(&budget);
+        assert_eq!(more, budget.is_spent(), "a turn takes what it may");
+        if !more {
+            break;
+        }
+        turns += 1;
+    }
+    assert!(turns >= 4_000 / DROP_SHAPES / 4, "{turns}");
+    assert!(index.store.shapes().is_empty() && index.store.points().len() == 0);
+}

@@ -114,6 +114,12 @@ impl Tree {
         self.next_id = next_id;
     }
 
+    /// Drops one of the runs; false when there is none.
+    pub(super) fn drop_run(&mut self) -> bool {
+        self.merge = None;
+        self.runs.pop().is_some()
+    }
+
     /// Adds a run of an image.
     pub(super) fn restore_run(&mut self, run: Run) {
         self.runs.push(Rc::new(run));

@@ -14,7 +14,7 @@ use crate::pace::Turn;
 use crate::set::{BlockSet, RowSet};
 
 const VERSION: u16 = 1;
-/// Runs are numbered in 16 bits among the sets of the dead: 64 GiB of vectors on a shard. Beyond
+/// Runs are numbered in 16 bits among the sets of the dead: 16 GiB of vectors on a shard. Beyond
 /// them there is no image.
 const RUNS_MAX: usize = u16::MAX as usize;
 
@@ -128,7 +128,8 @@ impl Vectors {
         Some(Frozen::new(header, parts))
     }
 
-    pub(super) fn begin_thaw(&self, header: &[u8], parts: usize) -> Result<Thawing> {
+    /// The index, which is empty, gets runs as large as the image has them.
+    pub(super) fn begin_thaw(&mut self, header: &[u8], parts: usize) -> Result<Thawing> {
         let mut reader = Reader::new(header, 0);
         if reader.u16()? != VERSION {
             return Err(malformed("a version that is not known"));
@@ -137,9 +138,9 @@ impl Vectors {
         let (dimensions, slots) = (reader.u32()?, reader.u32()?);
         let (runs, next) = (reader.u32()? as usize, reader.u64()?);
         reader.end()?;
-        if dimensions as usize != self.shape.dimensions() || slots != self.shape.slots() {
-            return Err(malformed("its vectors have another shape"));
-        }
+        let shape = self.shape.with_slots(slots);
+        let shape = shape.filter(|shape| shape.dimensions() == dimensions as usize);
+        self.shape = shape.ok_or_else(|| malformed("its vectors have another shape"))?;
         if runs + 1 != parts || runs >= RUNS_MAX || has_tail > 1 || usize::from(has_tail) > runs {
             return Err(malformed("another number of parts"));
         }

@@ -1,6 +1,6 @@
 //! The vector index (`hnsw`): the nearest rows inside an allowed set, exactly, by a scan.
 //!
-//! Vectors stand in flat arrays of about a megabyte ([`run::Run`]). One of them is the *tail*:
+//! Vectors stand in flat arrays of a quarter of a megabyte ([`run::Run`]). One of them is the *tail*:
 //! new vectors go behind its last one, and an update of a row that is still in it happens in
 //! place. A full tail is sealed and a new one begun; a sealed run only loses rows. When half of
 //! its rows are gone, [`Engine::work`] moves the others to the tail, piece by piece, so dead
@@ -42,6 +42,9 @@ use super::surrogate_map::SurrogateMap;
 use super::{Engine, Estimate, Frozen, Hashes, Ranked, ThawPart, Truth, mix};
 use crate::pace::{Budget, Turn};
 use crate::set::{BlockSet, RowSet};
+
+/// Units for giving back the memory of a run, or of an extent of the map.
+const DROP_UNITS: u32 = 20;
 
 /// One column of one collection on one shard.
 pub struct Vectors {
@@ -389,6 +392,15 @@ impl Engine for Vectors {
 
     fn work(&mut self, budget: &Budget) -> Result<bool> {
         Ok(self.move_sparse(budget))
+    }
+
+    fn dismantle(&mut self, budget: &Budget) -> bool {
+        while self.runs.pop().is_some() || self.places.drop_extent() {
+            if !budget.spend(DROP_UNITS) {
+                return true;
+            }
+        }
+        false
     }
 
     fn freeze(&mut self) -> Result<Option<Frozen>> {

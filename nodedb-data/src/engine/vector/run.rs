@@ -11,11 +11,15 @@ use nodedb_types::vector::code::{Halves, Scale, encode, half_bytes};
 
 use crate::set::BlockSet;
 
-/// Bytes of the vectors of a full run: large enough for a scan to run on, small enough that its
-/// growth by doubling is no long piece.
-pub(super) const RUN_BYTES: usize = 1 << 20;
-/// Most vectors of a run, for few dimensions. With [`RUN_BYTES`] it is part of the image's format.
+/// Bytes of the vectors of a full run: large enough for a scan to run on, small enough that to copy
+/// it is no long piece, which happens when it changes while a checkpoint writes it. An image says
+/// how many slots its runs have, so those of other sizes are read as well.
+pub(super) const RUN_BYTES: usize = 256 << 10;
+/// Most vectors of a run, for few dimensions.
 const SLOTS_MAX: usize = 4096;
+/// Slots for which a run has memory at first. When they are full it gets memory for all: more steps
+/// would copy what is there again and again, and memory that nothing is written to costs nothing.
+const SLOTS_AT_FIRST: usize = 16;
 
 // A slot is named by 16 bits among the dead.
 const _: () = assert!(SLOTS_MAX <= 1 << 16);
@@ -44,6 +48,15 @@ impl Shape {
             half_bytes: half_bytes(dimensions),
             slot_bits: slots.ilog2(),
         }
+    }
+
+    /// Runs as an image has them; none where that cannot be.
+    pub(super) fn with_slots(&self, slots: u32) -> Option<Shape> {
+        let is_possible = slots.is_power_of_two() && slots as usize <= SLOTS_MAX;
+        is_possible.then(|| Shape {
+            slot_bits: slots.ilog2(),
+            ..*self
+        })
     }
 
     pub(super) fn dimensions(&self) -> usize {
@@ -124,6 +137,25 @@ impl Slots {
         self.codes.fine.reserve_exact(more * shape.half_bytes);
     }
 
+    fn reserve(&mut self, more: usize, shape: &Shape) {
+        self.surrogates.reserve_exact(more);
+        self.vectors.reserve_exact(more * shape.vector_bytes());
+        self.reserve_codes(more, shape);
+        self.scales.reserve_exact(more);
+    }
+
+    /// A copy with room for so many more.
+    fn copy(&self, more: usize, shape: &Shape) -> Slots {
+        let mut copy = Slots::default();
+        copy.reserve(self.surrogates.len() + more, shape);
+        copy.surrogates.extend_from_slice(&self.surrogates);
+        copy.vectors.extend_from_slice(&self.vectors);
+        copy.codes.coarse.extend_from_slice(&self.codes.coarse);
+        copy.codes.fine.extend_from_slice(&self.codes.fine);
+        copy.scales.extend_from_slice(&self.scales);
+        copy
+    }
+
     fn push_code(&mut self, vector: &[u8]) {
         let scale = encode(vector, kernel::squared_norm(vector), &mut self.codes);
         self.scales.push(scale);
@@ -202,14 +234,17 @@ impl Run {
     pub(super) fn push(&mut self, surrogate: u32, vector: &[u8], shape: &Shape) -> u32 {
         let slot = self.len();
         assert!(slot < shape.slots() && vector.len() == shape.vector_bytes());
+        let all = (shape.slots() - slot) as usize;
+        let more = match slot as usize {
+            0 => all.min(SLOTS_AT_FIRST),
+            _ => all,
+        };
+        if Rc::get_mut(&mut self.slots).is_none() {
+            self.slots = Rc::new(self.slots.copy(more, shape));
+        }
         let slots = self.slots();
         if slots.surrogates.len() == slots.surrogates.capacity() {
-            // By doubling, up to the slots of a run.
-            let more = slot.max(4).min(shape.slots() - slot) as usize;
-            slots.surrogates.reserve_exact(more);
-            slots.vectors.reserve_exact(more * vector.len());
-            slots.reserve_codes(more, shape);
-            slots.scales.reserve_exact(more);
+            slots.reserve(more, shape);
         }
         slots.surrogates.push(surrogate);
         slots.vectors.extend_from_slice(vector);
@@ -237,13 +272,7 @@ impl Run {
     /// Starts anew once none is left.
     pub(super) fn clear(&mut self) {
         assert_eq!(self.live(), 0);
-        let slots = self.slots();
-        slots.surrogates.clear();
-        slots.vectors.clear();
-        slots.codes.coarse.clear();
-        slots.codes.fine.clear();
-        slots.scales.clear();
-        self.dead = BlockSet::new();
+        *self = Run::default();
     }
 
     pub(super) fn heap_bytes(&self) -> usize {

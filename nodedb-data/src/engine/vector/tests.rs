@@ -489,3 +489,55 @@ proptest! {
         prop_assert_eq!(normal(ranked.rows), want);
     }
 }
+
+#[test]
+fn an_image_says_how_large_its_runs_are() {
+    let open = |slots| {
+        Vectors::new(
+            1,
+            Metric::L2,
+            Shape::new(DIMENSIONS, slots * DIMENSIONS * 4),
+        )
+    };
+    let (mut old, mut rows) = (open(16), Rows::new());
+    for id in 1..=40 {
+        take(&mut old, &mut rows, Step::Put(id, Some(vec![id as f32; 3])));
+    }
+    let image = image::write(&old.freeze().unwrap().unwrap(), None, 10_000);
+    let mut thawed = image::thaw(open(4), &image, 10_000).unwrap();
+    assert_eq!((thawed.shape.slots(), thawed.runs.len()), (16, 3));
+    take(&mut thawed, &mut rows, Step::Put(41, Some(vec![0.5; 3])));
+    check_hashes(&thawed, &rows, 10_000);
+}
+
+#[test]
+fn a_dropped_index_goes_in_pieces() {
+    let mut index = Vectors::new(1, Metric::L2, Shape::new(DIMENSIONS, 4 * DIMENSIONS * 4));
+    let mut rows = Rows::new();
+    for id in 1..=4_000 {
+        take(&mut index, &mut rows, Step::Put(id, Some(vec![1.0; 3])));
+    }
+    let mut turns = 0;
+    while index.dismantle(&Budget::new(5 * DROP_UNITS)) {
+        turns += 1;
+    }
+    assert!(turns >= 1_000 / 5, "{turns} turns for a thousand runs");
+    assert_eq!((index.runs.len(), index.places.len()), (0, 0));
+}
+
+/// What a run holds is moved once as it grows, and once when it changes beside a checkpoint.
+#[test]
+fn a_run_gets_its_memory_in_two_steps() {
+    let shape = Shape::new(64, run::RUN_BYTES);
+    let (mut run, vector) = (Run::default(), vec![1; shape.vector_bytes()]);
+    let (mut sizes, mut names) = (BTreeSet::new(), 1);
+    let frozen = (0..shape.slots()).map(|slot| {
+        let shared = (slot == 100).then(|| run.freeze(&mut names));
+        run.push(slot + 1, &vector, &shape);
+        sizes.insert(run.heap_bytes());
+        shared
+    });
+    let frozen: Vec<_> = frozen.flatten().collect();
+    assert_eq!(frozen[0].1.surrogates.len(), 100);
+    assert_eq!((run.len(), sizes.len()), (shape.slots(), 2));
+}
