@@ -1,5 +1,6 @@
 //! The data plane: reactor, I/O, WAL, store, engines.
 
+mod chunks;
 pub mod core;
 pub mod emit;
 pub mod engine;

@@ -306,6 +306,9 @@ impl State {
                 }
             }
             self.changed.notify();
+            if let What::Rows { parts, .. } = work.what {
+                self.drop_parts(parts).await;
+            }
         }
     }
 

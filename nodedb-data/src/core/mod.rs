@@ -16,6 +16,7 @@ pub mod config;
 pub mod covered;
 pub mod executor;
 mod ffi;
+mod gather;
 pub mod latch;
 mod output;
 mod read;

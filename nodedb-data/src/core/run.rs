@@ -128,6 +128,7 @@ fn run(
     let io = open_io(thread.io, Some(wake.clone()))?;
     let time = shared.clock.time().clone();
     let mut core = Core::new(config, ends, io, shared, Box::new(thread_cpu_ns));
+    core.io().warm();
     let mut told = false;
     let mut idle_since: Option<u64> = None;
     let mut stopping_since: Option<u64> = None;

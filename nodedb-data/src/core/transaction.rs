@@ -6,7 +6,6 @@
 //! it. The outcome is logged here as well, so effects apply and replay where it stands in this log.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -21,11 +20,13 @@ use nodedb_types::{
 };
 
 use super::commit::{Draft, Part, RECORDS_BYTES_MAX, Ticket, What};
+use super::gather::CheckedRow;
 use super::reply::Reply;
 use super::state::{State, stale_schema};
-use super::write::{check_key, check_row, count_by_table, duplicate_key, row_effect};
+use super::write::{check_key, check_row, duplicate_key, row_effect};
+use crate::chunks::{Chunks, SplitMap};
 use crate::shard::claim::{Claimed, Found, Newest, Owner, Phase};
-use crate::shard::effect::{self, RowEffect};
+use crate::shard::effect::RowEffect;
 use crate::shard::fields::Fields;
 use crate::shard::table::Table;
 use crate::wal::{ChainId, Position, RecordKind};
@@ -51,7 +52,7 @@ pub struct Transaction {
     pub owner: Rc<Owner>,
     pub actor: ActorId,
     stage: Cell<Stage>,
-    staged: RefCell<Vec<Staged>>,
+    staged: RefCell<Chunks<Staged>>,
     parts: RefCell<Rc<Vec<Part>>>,
     prepared_at: RefCell<Vec<PreparedAt>>,
     account: Option<Arc<MemoryAccount>>,
@@ -315,8 +316,8 @@ impl State {
         self.leave(&transaction.owner);
         self.transactions.borrow_mut().remove(&transaction.id);
         self.changed.notify();
-        let staged = transaction.staged.take();
-        for one in staged {
+        let mut staged = transaction.staged.take();
+        while let Some(one) = staged.pop() {
             one.table
                 .claims
                 .borrow_mut()
@@ -336,19 +337,15 @@ impl State {
     ) -> Result<()> {
         self.latch.check()?;
         let mut checked = self.check_staged(transaction).await?;
-        let new = checked.iter().filter(|c| c.surrogate.is_none());
-        let needed = count_by_table(new.map(|c| &c.table));
-        self.await_surrogates(&needed, statement, reply).await?;
-        for row in checked.iter_mut().filter(|c| c.surrogate.is_none()) {
-            row.surrogate = row.table.extents.borrow_mut().take();
-            row.claim(&transaction.owner);
-        }
-        needed
-            .iter()
-            .for_each(|(table, _)| self.ask_for_surrogates(table, 0));
-        let parts = Rc::new(self.parts_of(checked).await);
+        self.give_surrogates(&mut checked, &transaction.owner, statement, reply)
+            .await?;
+        let parts = Rc::new(self.parts_of(&checked).await);
         *transaction.parts.borrow_mut() = parts.clone();
-        transaction.staged.borrow_mut().clear();
+        let mut staged = transaction.staged.take();
+        while staged.pop().is_some() {
+            self.spend(1).await;
+        }
+        self.drop_rows(checked).await;
         self.check_pins(statement)?;
         check_images(&parts)?;
         for part in parts.iter() {
@@ -368,7 +365,7 @@ impl State {
     async fn check_staged(&self, transaction: &Rc<Transaction>) -> Result<Vec<Checked>> {
         let count = transaction.staged.borrow().len();
         let mut checked: Vec<Checked> = Vec::with_capacity(count);
-        let mut by_key: HashMap<(ShardId, Arc<[u8]>), usize> = HashMap::new();
+        let mut by_key: SplitMap<(ShardId, Arc<[u8]>), usize> = SplitMap::default();
         for deletions in [true, false] {
             for n in 0..count {
                 let (table, schema, row) = {
@@ -387,7 +384,7 @@ impl State {
                     Found::Locked => return Err(locked()),
                     Found::Applied => unreachable!("resolved by the table"),
                     Found::Own(_) => {
-                        let at = by_key[&place];
+                        let at = *by_key.get(&place).expect("its own claim is of a row here");
                         // Only a deleted row's key can be given to a new one.
                         if checked[at].after.is_some() || row.expected != Expected::Absent {
                             return Err(duplicate_key(&table.collection(), &key));
@@ -413,31 +410,8 @@ impl State {
                 self.spend(CHECK_UNITS).await;
             }
         }
+        self.drop_map(by_key).await;
         Ok(checked)
-    }
-
-    /// The effects of the checked rows, by table.
-    async fn parts_of(&self, checked: Vec<Checked>) -> Vec<Part> {
-        let mut parts: Vec<Part> = Vec::new();
-        for row in checked {
-            let effect = row_effect(
-                &row.table,
-                &row.key,
-                row.base.as_ref(),
-                row.after.as_ref(),
-                row.surrogate,
-            );
-            match parts.iter_mut().find(|p| Rc::ptr_eq(&p.table, &row.table)) {
-                Some(part) => part.effects.push(effect),
-                None => parts.push(Part {
-                    table: row.table,
-                    schema: row.schema,
-                    effects: vec![effect],
-                }),
-            }
-            self.spend(1).await;
-        }
-        parts
     }
 
     /// Appends the Prepare records, in as many frames as they need.
@@ -458,8 +432,8 @@ impl State {
                 let overhead = 6 + 2 * prepare.participants.len();
                 let mut payload = Vec::with_capacity(overhead + bytes);
                 put_participants(&mut payload, &prepare.participants);
-                effect::encode(now, &mut payload);
-                self.spend((bytes / COPY_BYTES_PER_UNIT) as u32 + 1).await;
+                self.encode(now, &mut payload).await;
+                self.spend(1).await;
                 let mut draft = Draft {
                     txn: transaction.id,
                     actor: transaction.actor,
@@ -515,6 +489,9 @@ impl State {
         };
         let result = self.log_outcome(&transaction, conclude.outcome).await;
         self.transactions.borrow_mut().remove(&conclude.txn);
+        if let Some(parts) = Rc::into_inner(transaction.parts.take()) {
+            self.drop_parts(parts).await;
+        }
         result
     }
 
@@ -601,6 +578,35 @@ impl State {
     }
 }
 
+impl CheckedRow for Checked {
+    fn table(&self) -> &Rc<Table> {
+        &self.table
+    }
+
+    fn schema(&self) -> SchemaVersion {
+        self.schema
+    }
+
+    fn surrogate(&self) -> Option<Surrogate> {
+        self.surrogate
+    }
+
+    fn name(&mut self, surrogate: Surrogate, owner: &Rc<Owner>) {
+        self.surrogate = Some(surrogate);
+        self.claim(owner);
+    }
+
+    fn effect(&self) -> RowEffect {
+        row_effect(
+            &self.table,
+            &self.key,
+            self.base.as_ref(),
+            self.after.as_ref(),
+            self.surrogate,
+        )
+    }
+}
+
 impl Checked {
     fn claim(&self, owner: &Rc<Owner>) {
         let claimed = Claimed {
@@ -624,7 +630,7 @@ fn locked() -> Failure {
 }
 
 /// Fails with 40001 (retry) when a stream began to be kept while the rows were being drafted.
-fn check_images(parts: &[Part]) -> Result<()> {
+pub fn check_images(parts: &[Part]) -> Result<()> {
     let lacks = |e: &RowEffect| e.op != EventOp::Insert && e.before.is_none();
     let incomplete = |p: &&Part| p.table.emit.get().is_some() && p.effects.iter().any(lacks);
     match parts.iter().find(incomplete) {

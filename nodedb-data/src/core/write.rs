@@ -5,7 +5,6 @@
 //! that what was checked stays true. Meeting a key that somebody else has locked, it gives up its
 //! own claims (so no two writers wait for each other) and begins again when something has changed.
 
-use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -18,16 +17,19 @@ use nodedb_types::failure::Object;
 use nodedb_types::limits::{KEY_BYTES_MAX, ROW_BYTES_MAX};
 use nodedb_types::row::RowView;
 use nodedb_types::{
-    Collection, CommitTs, Failure, Result, ShardId, SqlState, Surrogate, key, text,
+    Collection, CommitTs, Failure, Result, SchemaVersion, ShardId, SqlState, Surrogate, key, text,
 };
 
 use super::commit::{Draft, Part, What};
 use super::executor::Critical;
+use super::gather::CheckedRow;
 use super::output::{Output, OutputRow};
 use super::reply::Reply;
 use super::state::{State, stale_schema};
+use super::transaction::check_images;
+use crate::chunks::SplitMap;
 use crate::shard::claim::{Claimed, Found, Newest, Owner, Phase};
-use crate::shard::effect::{self, RowEffect};
+use crate::shard::effect::RowEffect;
 use crate::shard::table::Table;
 use crate::wal::RecordKind;
 
@@ -45,7 +47,7 @@ struct Planned {
 }
 
 /// Where each key stands among the rows.
-type ByKey = HashMap<(ShardId, Arc<[u8]>), usize>;
+type ByKey = SplitMap<(ShardId, Arc<[u8]>), usize>;
 
 /// The checked rows of a statement. Dropping it before the append gives up their claims.
 struct Plan<'a> {
@@ -97,7 +99,7 @@ impl State {
             state: self,
             owner: Owner::new(None),
             rows: Vec::with_capacity(batch.rows.len()),
-            by_key: (batch.rows.len() > 1).then(HashMap::new),
+            by_key: (batch.rows.len() > 1).then(SplitMap::default),
         };
         for row in &batch.rows {
             let table = self.table(row.shard, batch.collection)?;
@@ -160,23 +162,47 @@ impl State {
         });
         let written = plan.rows.len() as u64;
         if written > 0 {
-            plan.give_surrogates(statement, reply).await?;
-            let bytes = plan.encoded_bytes();
-            self.reserve(bytes).await?;
+            let owner = plan.owner.clone();
+            self.give_surrogates(&mut plan.rows, &owner, statement, reply)
+                .await?;
+            let parts = self.parts_of(&plan.rows).await;
+            let drafts = self.drafts(&parts, statement).await;
+            self.reserve(drafts.iter().map(Draft::bytes).sum()).await?;
             self.check_pins(statement)?;
-            if plan.rows.iter().any(|row| row.table.is_dropped()) {
+            check_images(&parts)?;
+            if parts.iter().any(|part| part.table.is_dropped()) {
                 return Err(stale_schema(batch.collection));
             }
             let (commit_ts, ticket) = {
                 let _whole = Critical;
-                plan.append(statement)?
+                plan.append(drafts, parts, statement)?
             };
             self.finished(&ticket).await?;
             if let Some(columns) = &batch.returning {
                 plan.send_rows(columns, commit_ts, reply).await?;
             }
         }
-        reply.send(Frame::Written(written)).await
+        reply.send(Frame::Written(written)).await?;
+        self.drop_map(plan.by_key.take().unwrap_or_default()).await;
+        self.drop_rows(std::mem::take(&mut plan.rows)).await;
+        Ok(())
+    }
+
+    /// The records of the effects, but for their timestamp.
+    async fn drafts(&self, parts: &[Part], statement: &Statement) -> Vec<Draft> {
+        let mut drafts = Vec::with_capacity(parts.len());
+        for part in parts {
+            let bytes: usize = part.effects.iter().map(RowEffect::encoded_bytes).sum();
+            let mut payload = Vec::with_capacity(4 + bytes);
+            self.encode(&part.effects, &mut payload).await;
+            drafts.push(Draft {
+                actor: statement.actor,
+                schema: part.schema,
+                collection: part.table.id,
+                ..Draft::new(RecordKind::Rows, part.table.shard, payload)
+            });
+        }
+        drafts
     }
 }
 
@@ -184,7 +210,9 @@ impl Plan<'_> {
     /// The row as this batch has left it so far.
     fn own(&self, row: &RowWrite) -> Option<Newest> {
         let by_key = self.by_key.as_ref().expect("one row is not met again");
-        let planned = &self.rows[by_key[&(row.shard, row.key.as_ref().into())]];
+        let planned = &self.rows[*by_key
+            .get(&(row.shard, row.key.as_ref().into()))
+            .expect("its own claim is of a row here")];
         let base = planned.base.as_ref();
         planned.after.as_ref().map(|after| Newest {
             // A row that is new here has no identity yet; only its content matters.
@@ -226,55 +254,17 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Gives each new row its surrogate, waiting for extents when there are none.
-    async fn give_surrogates(&mut self, statement: &Statement, reply: &Reply) -> Result<()> {
-        let new = self.rows.iter().filter(|r| r.surrogate.is_none());
-        let needed = count_by_table(new.map(|r| &r.table));
-        self.state
-            .await_surrogates(&needed, statement, reply)
-            .await?;
-        for row in self.rows.iter_mut().filter(|r| r.surrogate.is_none()) {
-            row.surrogate = row.table.extents.borrow_mut().take();
-            row.claim(&self.owner);
-        }
-        for (table, _) in &needed {
-            self.state.ask_for_surrogates(table, 0);
-        }
-        Ok(())
-    }
-
-    fn encoded_bytes(&self) -> usize {
-        let effects: usize = self.rows.iter().map(|r| r.effect().encoded_bytes()).sum();
-        let shards = match &self.rows[..] {
-            [_] => 1,
-            rows => rows
-                .iter()
-                .map(|r| r.table.shard)
-                .collect::<BTreeSet<_>>()
-                .len(),
-        };
-        effects + shards * (4 + crate::wal::codec::RECORD_HEADER_BYTES)
-    }
-
     /// Takes the timestamp, appends the records and turns the claims into pending rows.
-    fn append(&mut self, statement: &Statement) -> Result<(CommitTs, Rc<super::commit::Ticket>)> {
+    fn append(
+        &mut self,
+        mut drafts: Vec<Draft>,
+        parts: Vec<Part>,
+        statement: &Statement,
+    ) -> Result<(CommitTs, Rc<super::commit::Ticket>)> {
         let commit_ts = self.state.next_ts();
-        let parts = parts_of(&self.rows);
-        let drafts: Vec<Draft> = parts
-            .iter()
-            .map(|part| {
-                let bytes: usize = part.effects.iter().map(RowEffect::encoded_bytes).sum();
-                let mut payload = Vec::with_capacity(4 + bytes);
-                effect::encode(&part.effects, &mut payload);
-                Draft {
-                    commit_ts,
-                    actor: statement.actor,
-                    schema: part.schema,
-                    collection: part.table.id,
-                    ..Draft::new(RecordKind::Rows, part.table.shard, payload)
-                }
-            })
-            .collect();
+        for draft in &mut drafts {
+            draft.commit_ts = commit_ts;
+        }
         for part in &parts {
             part.table.claims.borrow_mut().enter(&self.owner);
         }
@@ -348,6 +338,25 @@ impl Planned {
             .borrow_mut()
             .put(&self.key, owner, claimed);
     }
+}
+
+impl CheckedRow for Planned {
+    fn table(&self) -> &Rc<Table> {
+        &self.table
+    }
+
+    fn schema(&self) -> SchemaVersion {
+        self.table.collection().version
+    }
+
+    fn surrogate(&self) -> Option<Surrogate> {
+        self.surrogate
+    }
+
+    fn name(&mut self, surrogate: Surrogate, owner: &Rc<Owner>) {
+        self.surrogate = Some(surrogate);
+        self.claim(owner);
+    }
 
     fn effect(&self) -> RowEffect {
         row_effect(
@@ -383,35 +392,6 @@ pub fn row_effect(
             .filter(|_| table.emit.get().is_some())
             .map(|b| b.row.clone()),
     }
-}
-
-/// How often each table occurs.
-pub fn count_by_table<'a>(tables: impl Iterator<Item = &'a Rc<Table>>) -> Vec<(Rc<Table>, usize)> {
-    let mut counts: Vec<(Rc<Table>, usize)> = Vec::new();
-    for table in tables {
-        match counts.iter_mut().find(|(t, _)| Rc::ptr_eq(t, table)) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((table.clone(), 1)),
-        }
-    }
-    counts
-}
-
-fn parts_of(rows: &[Planned]) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for row in rows {
-        let at = parts.iter().position(|p| p.table.shard == row.table.shard);
-        let at = at.unwrap_or_else(|| {
-            parts.push(Part {
-                table: row.table.clone(),
-                schema: row.table.collection().version,
-                effects: Vec::new(),
-            });
-            parts.len() - 1
-        });
-        parts[at].effects.push(row.effect());
-    }
-    parts
 }
 
 /// The row after the write: `None` when nothing changes, `Some(None)` when it is deleted.

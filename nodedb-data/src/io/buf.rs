@@ -17,6 +17,9 @@ pub const ALIGNMENT: usize = 4096;
 const KEPT_COUNT_MAX: usize = 64;
 /// Most bytes of one size that the pool keeps; larger buffers are not kept.
 const KEPT_BYTES_MAX: usize = 1 << 20;
+/// Buffers of each of the largest sizes that are kept from the beginning: one is written to the
+/// disk while the next is filled.
+const WARMED: usize = 2;
 /// Power-of-two sizes from [`ALIGNMENT`] to [`KEPT_BYTES_MAX`].
 const CLASSES: usize = (KEPT_BYTES_MAX / ALIGNMENT).ilog2() as usize + 1;
 
@@ -155,6 +158,19 @@ impl BufPool {
         }
     }
 
+    /// Keeps buffers of the largest sizes from the beginning. To get the memory of one from the
+    /// system, page by page as it is written to, takes half a millisecond, which a core has not
+    /// got once it serves (P2).
+    pub fn warm(&mut self) {
+        for capacity in [KEPT_BYTES_MAX / 4, KEPT_BYTES_MAX / 2, KEPT_BYTES_MAX] {
+            for _ in 0..kept_max(capacity).min(WARMED) {
+                let mut buf = AlignedBuf::zeroed(capacity);
+                buf.iter_mut().step_by(ALIGNMENT).for_each(|byte| *byte = 1);
+                self.give(buf);
+            }
+        }
+    }
+
     fn class(&self, capacity: usize) -> Option<usize> {
         let usual = capacity.is_power_of_two() && capacity <= KEPT_BYTES_MAX;
         usual.then(|| (capacity / ALIGNMENT).ilog2() as usize)
@@ -200,6 +216,10 @@ mod tests {
             pool.give(AlignedBuf::zeroed(ALIGNMENT));
         }
         assert_eq!(pool.classes[0].len(), KEPT_COUNT_MAX);
+        pool.warm();
+        assert_eq!(pool.classes.map(|c| c.len())[CLASSES - 3..], [2, 2, 1]);
+        let mut pool = BufPool::default();
+        (0..100).for_each(|_| pool.give(AlignedBuf::zeroed(ALIGNMENT)));
         pool.give(AlignedBuf::zeroed(3 * ALIGNMENT));
         pool.give(AlignedBuf::zeroed(4 << 20));
         for _ in 0..2 {

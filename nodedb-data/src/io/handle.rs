@@ -83,6 +83,11 @@ impl IoHandle {
         self.pool.borrow_mut().take(len)
     }
 
+    /// Gets the memory of large buffers before anybody waits for it.
+    pub fn warm(&self) {
+        self.pool.borrow_mut().warm();
+    }
+
     /// Gives a buffer back for reuse.
     pub fn recycle(&self, buf: AlignedBuf) {
         self.pool.borrow_mut().give(buf);

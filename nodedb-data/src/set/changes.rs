@@ -5,12 +5,13 @@
 //! it may see. Versions of one row have ascending timestamps, so its newest one decides.
 //! A ranking that runs over several turns asks instead which rows changed since a [`Mark`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use nodedb_types::{CommitTs, Surrogate};
 
 use super::block::BlockSet;
 use super::row_set::RowSet;
+use crate::chunks::Chunks;
 
 /// A position in the order in which changes were recorded.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -34,9 +35,9 @@ const BLOCK_CHANGES: usize = 1 << 16;
 #[derive(Default)]
 pub struct Changes {
     /// In the order of recording.
-    blocks: BTreeMap<u16, VecDeque<Change>>,
+    blocks: BTreeMap<u16, Chunks<Change>>,
     /// All of them in the order of recording; positions count from `first`.
-    log: VecDeque<(CommitTs, Surrogate)>,
+    log: Chunks<(CommitTs, Surrogate)>,
     first: u64,
     /// No change above this is known, so most readers need not look.
     newest: CommitTs,
@@ -47,7 +48,7 @@ impl Changes {
     /// structures is touched.
     pub fn record(&mut self, commit: CommitTs, surrogate: Surrogate) {
         let mark = self.mark();
-        self.log.push_back((commit, surrogate));
+        self.log.push((commit, surrogate));
         self.newest = self.newest.max(commit);
         let block = self.blocks.entry(surrogate.block()).or_default();
         push(block, commit, mark, surrogate.get() as u16);
@@ -72,7 +73,7 @@ impl Changes {
         };
         let begin = changes.partition_point(|change| change.ceiling <= snapshot);
         let above = changes
-            .range(begin..)
+            .iter_from(begin)
             .filter(|change| change.commit > snapshot);
         above.map(|change| change.low).collect()
     }
@@ -82,7 +83,7 @@ impl Changes {
         if self.newest <= snapshot {
             return None;
         }
-        let above = |changes: &VecDeque<Change>| {
+        let above = |changes: &Chunks<Change>| {
             changes
                 .back()
                 .is_some_and(|change| change.ceiling > snapshot)
@@ -97,7 +98,7 @@ impl Changes {
     /// away since are missing, and a reader that holds its snapshot cannot need them.
     pub fn after(&self, mark: Mark) -> RowSet {
         let skip = (mark.0.saturating_sub(self.first) as usize).min(self.log.len());
-        let rows = self.log.range(skip..);
+        let rows = self.log.iter_from(skip);
         rows.map(|(_, surrogate)| surrogate.get()).collect()
     }
 
@@ -139,13 +140,13 @@ impl Changes {
     /// Bytes held on the heap, roughly.
     pub fn heap_bytes(&self) -> usize {
         let each = size_of::<(CommitTs, Surrogate)>() + size_of::<Change>();
-        self.log.capacity() * each
+        self.log.len() * each
     }
 }
 
-fn push(block: &mut VecDeque<Change>, commit: CommitTs, mark: Mark, low: u16) {
+fn push(block: &mut Chunks<Change>, commit: CommitTs, mark: Mark, low: u16) {
     let ceiling = block.back().map_or(commit, |last| last.ceiling.max(commit));
-    block.push_back(Change {
+    block.push(Change {
         commit,
         ceiling,
         mark,
@@ -155,10 +156,10 @@ fn push(block: &mut VecDeque<Change>, commit: CommitTs, mark: Mark, low: u16) {
 
 /// Of the changes of one row only the newest is needed: a row is in U when that lies above the
 /// snapshot.
-fn keep_newest(block: &mut VecDeque<Change>) {
+fn keep_newest(block: &mut Chunks<Change>) {
     let mut seen = BlockSet::new();
     let mut kept = Vec::new();
-    while let Some(change) = block.pop_back() {
+    while let Some(change) = block.pop() {
         if seen.insert(change.low) {
             kept.push(change);
         }

@@ -16,13 +16,14 @@
 //! Claims of one key stand in the order of the log; only the last can be planning or prepared.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use nodedb_types::{CommitTs, Surrogate, TxnId};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::chunks::SplitMap;
 
 /// How far the owner of claims has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,7 +157,7 @@ impl Hasher for KeyHasher {
 /// The claims on one table's keys.
 #[derive(Default)]
 pub struct Claims {
-    by_key: HashMap<Arc<[u8]>, Vec<Claim>, BuildHasherDefault<KeyHasher>>,
+    by_key: SplitMap<Arc<[u8]>, Vec<Claim>, BuildHasherDefault<KeyHasher>>,
     /// Owners with claims here that were logged or prepared.
     owners: Vec<Rc<Owner>>,
 }
@@ -198,13 +199,17 @@ impl Claims {
 
     /// Claims the key for the writer, who has just looked at it, or changes its claim.
     pub fn put(&mut self, key: &Arc<[u8]>, writer: &Rc<Owner>, after: Claimed) {
-        let claims = self.by_key.entry(key.clone()).or_default();
+        let claim = |after| Claim {
+            owner: writer.clone(),
+            after,
+        };
+        let Some(claims) = self.by_key.get_mut(&**key) else {
+            self.by_key.insert(key.clone(), vec![claim(after)]);
+            return;
+        };
         match claims.last_mut() {
             Some(last) if Rc::ptr_eq(&last.owner, writer) => last.after = after,
-            _ => claims.push(Claim {
-                owner: writer.clone(),
-                after,
-            }),
+            _ => claims.push(claim(after)),
         }
     }
 

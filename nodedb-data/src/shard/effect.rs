@@ -55,33 +55,35 @@ impl RowEffect {
     }
 }
 
-/// Appends the effects to a payload.
-pub fn encode(effects: &[RowEffect], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(effects.len() as u32).to_le_bytes());
-    for effect in effects {
-        let op = match effect.op {
-            EventOp::Insert => 1,
-            EventOp::Update => 2,
-            EventOp::Delete => 3,
-        };
-        let flag = if effect.before.is_some() {
-            HAS_BEFORE
-        } else {
-            0
-        };
-        out.push(op | flag);
-        out.extend_from_slice(&effect.surrogate.get().to_le_bytes());
-        out.extend_from_slice(&effect.birth.unwrap_or_default().0.to_le_bytes());
-        out.extend_from_slice(&(effect.key.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(effect.after.len() as u32).to_le_bytes());
-        if let Some(before) = &effect.before {
-            out.extend_from_slice(&(before.len() as u32).to_le_bytes());
-        }
-        out.extend_from_slice(&effect.key);
-        out.extend_from_slice(&effect.after);
-        if let Some(before) = &effect.before {
-            out.extend_from_slice(before);
-        }
+/// Begins a payload of so many effects.
+pub fn encode_count(effects: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(effects as u32).to_le_bytes());
+}
+
+/// Appends an effect to a payload.
+pub fn encode(effect: &RowEffect, out: &mut Vec<u8>) {
+    let op = match effect.op {
+        EventOp::Insert => 1,
+        EventOp::Update => 2,
+        EventOp::Delete => 3,
+    };
+    let flag = if effect.before.is_some() {
+        HAS_BEFORE
+    } else {
+        0
+    };
+    out.push(op | flag);
+    out.extend_from_slice(&effect.surrogate.get().to_le_bytes());
+    out.extend_from_slice(&effect.birth.unwrap_or_default().0.to_le_bytes());
+    out.extend_from_slice(&(effect.key.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(effect.after.len() as u32).to_le_bytes());
+    if let Some(before) = &effect.before {
+        out.extend_from_slice(&(before.len() as u32).to_le_bytes());
+    }
+    out.extend_from_slice(&effect.key);
+    out.extend_from_slice(&effect.after);
+    if let Some(before) = &effect.before {
+        out.extend_from_slice(before);
     }
 }
 
@@ -153,7 +155,8 @@ mod tests {
         #[test]
         fn decoding_inverts_encoding(effects in prop::collection::vec(effect(), 0..8)) {
             let mut payload = Vec::new();
-            encode(&effects, &mut payload);
+            encode_count(effects.len(), &mut payload);
+            effects.iter().for_each(|effect| encode(effect, &mut payload));
             let bound: usize = effects.iter().map(RowEffect::encoded_bytes).sum();
             prop_assert!(payload.len() <= bound + 4);
             let mut fields = Fields::new(&payload);

@@ -10,12 +10,13 @@
 //!
 //! Which rows changed above a snapshot (U) is kept by `crate::set`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nodedb_types::{CommitTs, Surrogate};
 
 use super::row_log::Location;
+use crate::chunks::Chunks;
 
 /// One applied version: what can be released once nobody reads what was before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl Entry {
 
 #[derive(Default)]
 pub struct History {
-    entries: VecDeque<Entry>,
+    entries: Chunks<Entry>,
     running_max: CommitTs,
     /// Entries dropped so far reached up to here: older snapshots cannot be read.
     floor: CommitTs,
@@ -82,7 +83,7 @@ impl History {
             grave: grave.map(Box::new),
         };
         self.bytes += entry.bytes();
-        self.entries.push_back(entry);
+        self.entries.push(entry);
     }
 
     /// Rows that had the key and were deleted, as far as somebody may still read them.

@@ -52,13 +52,17 @@ impl<T> OpenFrame<T> {
         header.finish(&mut self.buf);
     }
 
-    fn push(&mut self, io: &IoHandle, record: &Record<'_>) {
-        let needed = self.used + record.encoded_bytes();
+    /// Makes room for records of so many bytes.
+    fn reserve(&mut self, io: &IoHandle, bytes: usize) {
+        let needed = self.used + bytes;
         if needed > self.buf.len() {
             let mut bigger = io.buffer(needed.next_power_of_two().min(WAL_FRAME_BYTES_MAX));
             bigger[..self.used].copy_from_slice(&self.buf[..self.used]);
             io.recycle(std::mem::replace(&mut self.buf, bigger));
         }
+    }
+
+    fn push(&mut self, record: &Record<'_>) {
         self.used += record.encode(&mut self.buf[self.used..]);
         self.records += 1;
     }
@@ -104,8 +108,9 @@ impl<T> Group<T> {
             self.bytes += FRAME_HEADER_BYTES;
         }
         let frame = self.frames.back_mut().expect("it was pushed");
+        frame.reserve(io, bytes);
         for record in records {
-            frame.push(io, record);
+            frame.push(record);
         }
         frame.values.extend(value);
         self.bytes += bytes;

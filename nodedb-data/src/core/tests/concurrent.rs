@@ -426,3 +426,26 @@ fn reads_that_fill_every_turn_do_not_stop_other_tasks() {
     let reader = node.start_write(vec![row]);
     assert_eq!(turns_under_reads(&mut node, reader).written(), 1);
 }
+
+/// Checking and applying 2,000 rows takes 20 units each, so 80 turns; what is done for all rows in
+/// between has to be cut as well.
+#[test]
+fn a_statement_of_many_rows_has_no_long_piece() {
+    let mut machine = Machine::new(6, 4);
+    machine.depths.streams = 1 << 16;
+    let mut node = with_collection(&mut machine, 1);
+    let rows: Vec<_> = (0..2000).map(|id| node.put(id, Some(1), "x")).collect();
+    let mut reader = node.start_write(rows);
+    let (mut turns, mut over) = (0, false);
+    while !over {
+        node.step();
+        turns += 1;
+        while let Some(frame) = reader.take() {
+            assert!(!matches!(frame, Frame::Failed(_)), "{frame:?}");
+            over |= matches!(frame, Frame::End(_));
+        }
+        assert!(turns < 10_000, "the write does not end");
+    }
+    assert!(turns > 2000 * 26 / 500, "{turns}");
+    assert_eq!(node.all().unwrap().len(), 2000);
+}
