@@ -19,7 +19,7 @@ use nodedb_types::{Collection, CommitTs, Index, IndexId, Lsn, Result, TxnId};
 use super::Shard;
 use super::manifest::{ImageEntry, IndexEntry, Manifest, Root, TableEntry};
 use super::table::{Table, TableIndex};
-use crate::engine::image::IMAGE_HEADER_BYTES_MAX;
+use crate::engine::image::{IMAGE_HEADER_BYTES_MAX, PART_PIECE_BYTES};
 use crate::engine::{Frozen, FrozenPart, ThawPart};
 use crate::io::IoHandle;
 use crate::pace::Budget;
@@ -287,16 +287,19 @@ async fn write_image(
         Some(pages) => Some(writer.put_leaves(&pages.0).await?),
         None => None,
     };
-    let mut entries = Vec::new();
+    let (mut entries, mut bytes) = (Vec::new(), Vec::new());
     for part in &image.parts {
         let id = part.id();
         let stored = match old.and_then(|o| o.get(&id)) {
             Some(stored) => stored.clone(),
-            None => Rc::new(write_part(writer, &**part).await?),
+            None => Rc::new(write_part(writer, &**part, &mut bytes).await?),
         };
         entries.push((id, stored.iter().map(Stored::piece).collect()));
         let new = kept.insert(id, stored).is_none();
         assert!(new, "parts of an image have different ids");
+        if !writer.budget().spend(1) {
+            writer.budget().turn().await;
+        }
     }
     Ok(ImageEntry {
         header: image.header.clone(),
@@ -305,14 +308,22 @@ async fn write_image(
     })
 }
 
-async fn write_part(writer: &mut PieceWriter<'_>, part: &dyn FrozenPart) -> Result<Vec<Stored>> {
-    let (mut cursor, mut bytes, mut stored) = (0, Vec::new(), Vec::new());
+/// `bytes` is room that is kept from part to part.
+async fn write_part(
+    writer: &mut PieceWriter<'_>,
+    part: &dyn FrozenPart,
+    bytes: &mut Vec<u8>,
+) -> Result<Vec<Stored>> {
+    let (mut cursor, mut stored) = (0, Vec::new());
+    bytes.clear();
+    // Growing step by step would copy much at once.
+    bytes.reserve_exact(PART_BYTES + PART_PIECE_BYTES);
     loop {
         let budget = writer.budget();
-        let more = budget.drive(|turn| part.poll_write(&mut cursor, &mut bytes, turn));
+        let more = budget.drive(|turn| part.poll_write(&mut cursor, bytes, turn));
         let more = more.await?;
         if bytes.len() >= PART_BYTES || !more && !bytes.is_empty() {
-            stored.extend(writer.put_all(&bytes).await?);
+            stored.extend(writer.put_all(bytes).await?);
             bytes.clear();
         }
         if !more {

@@ -36,7 +36,7 @@ impl Default for Limits {
             tail_documents: 10_000,
             tail_bytes: 16 << 20,
             fan_in: 4,
-            apply_units: 3_000,
+            apply_units: 1_000,
         }
     }
 }
@@ -57,9 +57,10 @@ pub(super) struct Corpus {
     retired: Vec<Body>,
 }
 
-/// Entries dropped in one piece of a retired part, and what one costs.
-const DISMANTLE_PIECE: usize = 32;
-const DISMANTLE_UNITS: u32 = 2;
+/// Entries dropped in one piece of a retired part, and what one costs: each has memory of its own
+/// that nobody has looked at for long.
+const DISMANTLE_PIECE: usize = 4;
+const DISMANTLE_UNITS: u32 = 4;
 
 impl Corpus {
     pub(super) fn new(limits: Limits) -> Corpus {
@@ -236,9 +237,12 @@ impl Corpus {
 
     /// Nobody reads any part any more, or will.
     pub(super) fn retire_all(&mut self) {
-        self.merge = None;
         let parts = self.parts.drain(..);
         self.retired.extend(parts.map(|part| part.body));
+        // What a merge has made so far takes as long to drop as a part.
+        let merge = self.merge.take().map(Merge::finish);
+        let made = merge.map(|(_, run, _)| Body::Run(Rc::new(run)));
+        self.retired.extend(made);
     }
 
     /// Drops a piece of a part that nobody reads any more; false when there is none.

@@ -23,7 +23,8 @@ const TOKENS_PER_UNIT: usize = 2;
 pub(super) struct Merge {
     /// Numbers of the parts.
     inputs: Vec<u32>,
-    /// By input: the ids in the run by the ids in the input.
+    /// By input: one above the id in the run, by the id in the input. Zeros are cheap to make:
+    /// fresh memory has them, and comes from the system page by page as it is looked at.
     ids: Vec<Vec<u32>>,
     run: Run,
     encoder: Encoder,
@@ -38,7 +39,7 @@ enum Stage {
     Documents(Option<u32>),
 }
 
-const UNUSED: u32 = u32::MAX;
+const UNUSED: u32 = 0;
 
 impl Merge {
     pub(super) fn new(inputs: Vec<u32>, parts: &[Part]) -> Merge {
@@ -48,6 +49,7 @@ impl Merge {
         for part in parts {
             let more = part.room();
             room.tokens += more.tokens;
+            room.text_bytes += more.text_bytes;
             room.documents += more.documents;
             room.document_bytes += more.document_bytes;
             ids.push(vec![UNUSED; part.ids() as usize]);
@@ -122,7 +124,7 @@ impl Merge {
             let stem = analyzer.stem(text);
             let new = self.run.push_token(text, &stem, Rows::from(rows));
             for (at, id) in holders() {
-                self.ids[at][id as usize] = new;
+                self.ids[at][id as usize] = new + 1;
             }
         }
         (units, Stage::Tokens(Some(text.into())))
@@ -145,7 +147,7 @@ impl Merge {
             for (id, token) in &tokens {
                 assert_ne!(*id, UNUSED, "a live document's tokens have rows");
                 self.encoder
-                    .push_encoded(*id, document.position_bytes(*token));
+                    .push_encoded(*id - 1, document.position_bytes(*token));
             }
             self.run.push_document(surrogate, &mut self.encoder);
             units += (tokens.len() / TOKENS_PER_UNIT) as u32;

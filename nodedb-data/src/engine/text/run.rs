@@ -27,6 +27,7 @@ pub(super) struct Run {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Room {
     pub(super) tokens: usize,
+    pub(super) text_bytes: usize,
     pub(super) documents: usize,
     pub(super) document_bytes: usize,
 }
@@ -34,6 +35,7 @@ pub(super) struct Room {
 impl Run {
     pub(super) fn with_room(room: Room) -> Run {
         Run {
+            texts: String::with_capacity(room.text_bytes),
             text_ends: Vec::with_capacity(room.tokens),
             rows: Vec::with_capacity(room.tokens),
             surrogates: Vec::with_capacity(room.documents),
@@ -91,6 +93,7 @@ impl Run {
     pub(super) fn room(&self) -> Room {
         Room {
             tokens: self.rows.len(),
+            text_bytes: self.texts.len(),
             documents: self.surrogates.len(),
             document_bytes: self.documents.len(),
         }

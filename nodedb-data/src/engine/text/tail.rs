@@ -14,6 +14,7 @@ use super::rows::Rows;
 use super::run::Room;
 use super::sorted::{Head, Place, Sorted};
 use super::stems::Stems;
+use crate::chunks::Chunks;
 
 /// Maps of the lookup. One grows by moving all it holds, so that must be little (P2).
 const LOOKUP_MAPS: usize = 64;
@@ -22,13 +23,15 @@ const LOOKUP_MAPS: usize = 64;
 pub(super) struct Tail {
     lookup: Lookup,
     sorted: BTreeMap<Sorted<Rc<str>>, u32>,
-    tokens: Vec<Token>,
+    tokens: Chunks<Token>,
     /// Ids to give again.
     free: Vec<u32>,
     stems: Stems,
     pub(super) documents: BTreeMap<u32, Box<[u8]>>,
     /// Heap bytes of `documents`.
     document_bytes: usize,
+    /// Bytes of the tokens' texts.
+    text_bytes: usize,
 }
 
 #[derive(Clone, Default)]
@@ -81,6 +84,7 @@ impl Tail {
                 (self.tokens.len() - 1) as u32
             }
         };
+        self.text_bytes += text.len();
         self.lookup.map(token).insert(text.clone(), id);
         self.sorted.insert(Sorted::new(text), id);
         let stem = analyzer.stem(token);
@@ -118,6 +122,7 @@ impl Tail {
         let text = std::mem::take(token).text;
         self.lookup.map(&text).remove(&text);
         self.sorted.remove(place(&Head::new(&text)));
+        self.text_bytes -= text.len();
         self.free.push(id);
         let stem = analyzer.stem(&text);
         self.stems.remove(&stem, id);
@@ -186,6 +191,7 @@ impl Tail {
     pub(super) fn room(&self) -> Room {
         Room {
             tokens: self.tokens(),
+            text_bytes: self.text_bytes,
             documents: self.documents.len(),
             document_bytes: self.document_bytes,
         }

@@ -656,3 +656,28 @@ fn other_ops_are_refused() {
     let ranked = index.poll_rank(&mut ranking, &RowSet::new(), 3, &turn);
     assert!(matches!(ranked, Poll::Ready(Err(_))));
 }
+
+#[test]
+fn what_a_merge_has_made_goes_in_pieces_too() {
+    let limits = Limits {
+        tail_documents: 1,
+        fan_in: 2,
+        ..Limits::default()
+    };
+    let mut index = open(true, limits);
+    let mut model = Model::new();
+    write(&mut index, &mut model, 1, Some([Some(large(70_000)), None]));
+    while !index.state.get_mut().backlog.is_empty() {
+        let _ = index.work(&Budget::new(500)).unwrap();
+    }
+    let pieces = |index: &mut FullText| {
+        let turns = std::iter::repeat_with(|| index.dismantle(&Budget::new(500)));
+        turns.take_while(|more| *more).count()
+    };
+    // The tail is sealed, and half of its run is made.
+    (0..200).for_each(|_| assert!(index.work(&Budget::new(500)).unwrap()));
+    let of_tail = 10_000 * 3 * 4 / 500;
+    let turns = pieces(&mut index);
+    assert!(turns > of_tail + 20, "{turns}");
+    assert_eq!(index.state.get_mut().corpus.retired(), 0);
+}

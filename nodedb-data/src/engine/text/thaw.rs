@@ -180,6 +180,7 @@ impl Building {
         // Growing step by step would copy much at once. A document is sixteen bytes at least.
         let room = Room {
             tokens: tokens as usize,
+            text_bytes: 0,
             documents: (reader.left() / 16).min(documents as usize),
             document_bytes: reader.left(),
         };
