@@ -94,9 +94,9 @@ impl Session {
     }
 
     /// Something arrives behind a statement that asked all cores one question: mostly the next such
-    /// statement.
+    /// statement. Cores are woken for the first of it only, however many pieces it comes in.
     pub(crate) fn expect(&self) {
-        if self.asked_all.get() {
+        if self.asked_all.take() {
             self.worker.dispatcher.wake_ahead();
         }
     }
