@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use super::chain::one_after_another;
 use arrow::array::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
@@ -53,10 +51,14 @@ fn runtime(
 }
 
 /// Everything is typed and cast before, so no analyzer runs.
+///
+/// With `ORDER BY … LIMIT n` over GROUP BY, DataFusion (55) would make only n groups, and loses
+/// groups so: below a window, whose functions need all of them, and where a NaN is among the keys.
 fn state(runtime: Arc<RuntimeEnv>) -> SessionState {
-    let config = SessionConfig::new()
+    let mut config = SessionConfig::new()
         .with_target_partitions(1)
         .with_information_schema(false);
+    config.options_mut().optimizer.enable_topk_aggregation = false;
     SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
@@ -76,37 +78,11 @@ async fn physical(
     let mut lowering = Lowering::new(context.clone(), environment.clone());
     let logical = lowering.query(query).map_err(unwrap)?;
     let logical = state.optimize(&logical).map_err(unwrap)?;
-    let all_groups = match has_window(&logical).map_err(unwrap)? {
-        true => Some(with_all_groups(state)),
-        false => None,
-    };
-    let state = all_groups.as_ref().unwrap_or(state);
     state
         .query_planner()
         .create_physical_plan(&logical, state)
         .await
         .map_err(unwrap)
-}
-
-fn has_window(plan: &LogicalPlan) -> datafusion::common::Result<bool> {
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        found |= matches!(node, LogicalPlan::Window(_));
-        Ok(match found {
-            true => TreeNodeRecursion::Stop,
-            false => TreeNodeRecursion::Continue,
-        })
-    })?;
-    Ok(found)
-}
-
-/// With `ORDER BY … LIMIT n` over GROUP BY, only n groups are made; DataFusion (55) does that below
-/// a window, too, whose functions would then see n rows instead of all.
-fn with_all_groups(state: &SessionState) -> SessionState {
-    let mut state = state.clone();
-    let optimizer = &mut state.config_mut().options_mut().optimizer;
-    optimizer.enable_topk_aggregation = false;
-    state
 }
 
 async fn start(
