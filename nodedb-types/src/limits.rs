@@ -96,11 +96,17 @@ pub const STREAM_WINDOW_BYTES: usize = 2 << 20;
 pub const STREAM_PENDING_BYTES_MAX: usize = 4 << 20;
 /// Bytes of log that are read back for streams in a second: writers share the disk.
 pub const STREAM_LOG_BYTES_PER_SECOND: u64 = 128 << 20;
-/// Statements in the plan cache.
+/// Statements in the plan cache of a worker.
 pub const PLAN_CACHE_ENTRIES: usize = 1024;
+/// What they weigh together, bytes, about.
+pub const PLAN_CACHE_BYTES: usize = 64 << 20;
+/// What the heaviest of them weighs: a large `INSERT` of values, which comes once, drives out
+/// nothing.
+pub const PLAN_CACHE_ENTRY_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(STREAM_LOG_READERS_MAX < STREAM_READERS_MAX);
 const _: () = assert!(STREAM_READERS_MAX < CONNECTIONS_MAX);
+const _: () = assert!(PLAN_CACHE_ENTRY_BYTES_MAX * 16 <= PLAN_CACHE_BYTES);
 const _: () = assert!(ROW_BYTES_MAX * 2 + 4096 <= WAL_FRAME_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_MAX <= STAGE_CHUNK_BYTES_MAX);
 const _: () = assert!(ROW_BYTES_MAX * 16 <= LEAF_BYTES_MIN);

@@ -61,6 +61,7 @@ impl Binder<'_> {
     }
 
     fn expr_node(&mut self, e: &ast::Expr) -> Result<Expr> {
+        self.expressions += 1;
         use ast::Expr as E;
         match e {
             // A word of the language, which names no column unless it is quoted.

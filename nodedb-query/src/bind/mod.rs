@@ -34,7 +34,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Span;
 
 use crate::catalog::{Catalog, CatalogType, ResultColumn, SessionInfo};
-use crate::expr::fold::{Given, fold_bound};
+use crate::expr::fold::{Given, Preparation};
 use crate::expr::types::plain;
 use crate::expr::{Expr, Unknown};
 use crate::plan::{Command, Environment, Plan};
@@ -63,6 +63,8 @@ pub struct Bound {
     command: Command,
     pins: Arc<[(CollectionId, SchemaVersion)]>,
     template: Template,
+    /// Expressions and columns that it was bound to.
+    parts: usize,
 }
 
 enum Template {
@@ -94,7 +96,8 @@ pub fn bind(
             binder.attach_extras(&mut query.rel);
             let columns = query.columns.iter().map(|(_, c)| c.clone()).collect();
             let key_read = rules::KeyRead::of(&query);
-            let fold = &mut |e| Ok::<_, Infallible>(fold_bound(e));
+            let mut preparation = Preparation::default();
+            let fold = &mut |e| Ok::<_, Infallible>(preparation.fold_node(e));
             let Ok(()) = query.rel.map_expressions(fold);
             (
                 Command::Select,
@@ -116,6 +119,7 @@ pub fn bind(
         command,
         pins: binder.pins.into(),
         template,
+        parts: binder.expressions + binder.next_column as usize,
     })
 }
 
@@ -137,6 +141,12 @@ impl Bound {
 
     pub fn command(&self) -> Command {
         self.command
+    }
+
+    /// About how much memory it takes, bytes. The text that it was bound from tells less: views and
+    /// CTEs are bound anew wherever they are named.
+    pub fn bytes(&self) -> usize {
+        self.parts * PART_BYTES
     }
 
     /// The collections it reads or writes, each with the schema version it was bound to.
@@ -197,6 +207,8 @@ impl Bound {
     }
 }
 
+/// What an expression or a column of a bound statement takes with what holds it, bytes, about.
+const PART_BYTES: usize = 256;
 /// Most relations that one statement may come to name, its views and CTEs expanded.
 const RELATIONS_MAX: u32 = 1000;
 
@@ -214,6 +226,8 @@ pub(crate) struct Binder<'a> {
     parameters: Vec<Option<DataType>>,
     next_column: u32,
     next_scan: u32,
+    /// Expressions that were bound, those within others too.
+    expressions: usize,
     scopes: Vec<Scope>,
     /// The first scope of the FROM clause that is being bound: what is not LATERAL sees none from
     /// here on.
@@ -246,6 +260,7 @@ impl<'a> Binder<'a> {
             parameters: parameter_types.to_vec(),
             next_column: 0,
             next_scan: 0,
+            expressions: 0,
             scopes: Vec::new(),
             from_start: 0,
             ctes: Vec::new(),

@@ -22,7 +22,8 @@ use super::session::{self, Spill};
 use super::{RelationalPlan, RunContext};
 use crate::bind::Query;
 use crate::catalog::ResultColumn;
-use crate::expr::{Expr, cast};
+use crate::expr::Expr;
+use crate::expr::fold::cast_constant;
 use crate::function::{Argument, Function, Kernel, Returns};
 use crate::plan::Environment;
 use crate::rel::{Rel, Subquery, SubqueryKind};
@@ -128,24 +129,26 @@ fn dimensions_of(e: &Expr) -> Option<usize> {
     }
 }
 
-/// A cast of a constant as the constant that it gives: an index ranks by a value.
-fn folded(e: Expr) -> Result<Expr> {
+/// A cast of a constant as the constant that it gives: an index ranks by a value. One that fails
+/// stays: no row may reach it.
+fn folded(e: Expr) -> Expr {
     let Expr::Cast {
         operand,
         to,
         explicit,
     } = e
     else {
-        return Ok(e);
+        return e;
     };
-    Ok(match folded(*operand)? {
-        Expr::Constant(value, _) => Expr::Constant(cast::cast(value, &to, explicit)?, to),
-        other => Expr::Cast {
-            operand: Box::new(other),
-            to,
-            explicit,
-        },
-    })
+    let operand = Box::new(folded(*operand));
+    if operand.constant().is_some() {
+        return cast_constant(operand, to, explicit);
+    }
+    Expr::Cast {
+        operand,
+        to,
+        explicit,
+    }
 }
 
 /// Replaces each such subquery by what `outcome` makes of it, told the dimensions of the column
@@ -196,11 +199,7 @@ fn replaced(
             let arguments = arguments.into_iter().map(|argument| {
                 let is_probe = argument.has_subquery();
                 let argument = replaced(argument, dimensions, outcome)?;
-                if is_probe {
-                    folded(argument)
-                } else {
-                    Ok(argument)
-                }
+                Ok(if is_probe { folded(argument) } else { argument })
             });
             Ok(Expr::Call {
                 function,

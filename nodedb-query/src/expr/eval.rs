@@ -161,6 +161,9 @@ pub(crate) fn eval(expr: &Expr, batch: &RecordBatch) -> Result<Evaluated> {
         } => {
             let from = operand.data_type();
             let operand = eval(operand, batch)?;
+            if operand.scalar && rows == 0 {
+                return Ok(unasked(to));
+            }
             cast_array(operand, &from, to, *explicit)?
         }
         Expr::Parameter(..) | Expr::Unknown(_) | Expr::Subquery(_) => {
@@ -169,6 +172,15 @@ pub(crate) fn eval(expr: &Expr, batch: &RecordBatch) -> Result<Evaluated> {
             )));
         }
     })
+}
+
+/// The value of what is the same for all rows where there is none: no row asks for it, so it must
+/// not fail.
+fn unasked(data_type: &DataType) -> Evaluated {
+    Evaluated {
+        array: new_null_array(&arrow_type(data_type), 1),
+        scalar: true,
+    }
 }
 
 fn call(
@@ -180,9 +192,7 @@ fn call(
 ) -> Result<Evaluated> {
     let scalar = arguments.iter().all(|a| a.scalar);
     if scalar && rows == 0 {
-        // No row asks for it, so it must not fail.
-        let array = new_null_array(&arrow_type(returns), 1);
-        return Ok(Evaluated { array, scalar });
+        return Ok(unasked(returns));
     }
     let rows = if scalar { 1 } else { rows };
     if let Kernel::Array(kernel) = function.kernel {

@@ -121,19 +121,74 @@ impl<'a> Given<'a> {
     }
 }
 
-/// One node of a statement that is bound, its operands being folded already: what comes to the
-/// same in every execution is computed once for all of them. What fails is left alone.
-pub(crate) fn fold_bound(e: Expr) -> Expr {
-    match e {
-        Expr::Constant(..) | Expr::And(_) | Expr::Or(_) => e,
-        Expr::Call { function, .. } if function.volatility == Volatility::Stable => e,
-        Expr::Cast {
-            operand,
-            to,
-            explicit,
-        } if operand.constant().is_some() => cast_constant(operand, to, explicit),
-        e if e.is_constant() && e.children().iter().all(|c| c.constant().is_some()) => constant(e),
-        other => other,
+/// Most bytes of operands that are computed with while a statement is prepared, and most that a
+/// value kept for its executions takes.
+const PREPARED_BYTES_MAX: usize = 1 << 10;
+/// Most bytes that the values kept with one prepared statement take together.
+const PREPARED_BYTES_TOTAL: usize = 16 << 10;
+
+/// Computes once, for all executions of a prepared statement, what comes to the same in each.
+///
+/// A plan is kept for long and preparing is charged to no statement, so this is for the small:
+/// operands and values of at most [`PREPARED_BYTES_MAX`], [`PREPARED_BYTES_TOTAL`] of values in
+/// all, and no calls that make text, documents or bytes, which may be far longer than their
+/// operands (`repeat`). The rest, and what fails, stays as it is and is left to the executions.
+#[derive(Default)]
+pub(crate) struct Preparation {
+    kept_bytes: usize,
+}
+
+impl Preparation {
+    /// One node of a statement that is bound, its operands being folded already.
+    pub(crate) fn fold_node(&mut self, e: Expr) -> Expr {
+        let is_left = match &e {
+            Expr::Constant(..) | Expr::And(_) | Expr::Or(_) => true,
+            Expr::Call { function, .. } if function.volatility == Volatility::Stable => true,
+            _ => may_be_long(&e.data_type()),
+        };
+        if is_left {
+            return e;
+        }
+        let children = e.children();
+        let operands: Option<usize> = children.iter().map(|c| c.constant().map(bytes)).sum();
+        let is_small = operands.is_some_and(|bytes| bytes <= PREPARED_BYTES_MAX);
+        if !is_small || !e.is_constant() {
+            return e;
+        }
+        let computed = match e.clone() {
+            Expr::Cast {
+                operand,
+                to,
+                explicit,
+            } => cast_constant(operand, to, explicit),
+            other => constant(other),
+        };
+        let Some(grown) = computed.constant().map(bytes) else {
+            return e;
+        };
+        if grown > PREPARED_BYTES_MAX || self.kept_bytes + grown > PREPARED_BYTES_TOTAL {
+            return e;
+        }
+        self.kept_bytes += grown;
+        computed
+    }
+}
+
+/// Whether a value of the type may be much longer than what it is computed from.
+fn may_be_long(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Text(_) | DataType::Jsonb | DataType::Bytea
+    )
+}
+
+/// What a value takes beside itself, bytes.
+fn bytes(value: &Value) -> usize {
+    match value {
+        Value::Text(text) | Value::Jsonb(text) => text.len(),
+        Value::Bytea(bytes) | Value::Geometry(bytes) | Value::Geography(bytes) => bytes.len(),
+        Value::Vector(elements) => elements.len() * size_of::<f32>(),
+        _ => 0,
     }
 }
 
@@ -153,7 +208,7 @@ fn in_elements(operand: Box<Expr>, array: &Expr, element: DataType) -> Result<Ex
 }
 
 /// A cast without the detour over an array of one: a large INSERT has one for each of its values.
-fn cast_constant(operand: Box<Expr>, to: DataType, explicit: bool) -> Expr {
+pub(crate) fn cast_constant(operand: Box<Expr>, to: DataType, explicit: bool) -> Expr {
     let cast = match operand.constant() {
         Some(value) if operand.data_type() == to => Ok(value.clone()),
         Some(value) => cast::cast(value.clone(), &to, explicit),
@@ -195,5 +250,73 @@ fn junction(terms: Vec<Expr>, and: bool) -> Expr {
         1 => kept.remove(0),
         _ if and => Expr::And(kept),
         _ => Expr::Or(kept),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::function::{Argument, Function, Returns};
+
+    /// Makes much of little; preparing must not call it.
+    static LONG: Function = Function::new(
+        "long",
+        &[Argument::Any],
+        Returns::Same,
+        Kernel::Row(|_| panic!("called while a statement was prepared")),
+        "fails the test that calls it",
+    );
+
+    fn text(value: String) -> Expr {
+        Expr::Constant(Value::Text(value), DataType::Text(None))
+    }
+
+    fn cast(operand: Expr, to: DataType) -> Expr {
+        Expr::Cast {
+            operand: Box::new(operand),
+            to,
+            explicit: true,
+        }
+    }
+
+    fn is_kept(preparation: &mut Preparation, e: Expr) -> bool {
+        preparation.fold_node(e).constant().is_some()
+    }
+
+    #[test]
+    fn little_is_computed_while_a_statement_is_prepared() {
+        let mut preparation = Preparation::default();
+        assert!(is_kept(
+            &mut preparation,
+            cast(text("12".into()), DataType::Int4)
+        ));
+        let failing = cast(text("twelve".into()), DataType::Int4);
+        assert!(!is_kept(&mut preparation, failing));
+        let long = cast(
+            text(format!("{:0>width$}", 12, width = PREPARED_BYTES_MAX + 1)),
+            DataType::Int4,
+        );
+        assert!(!is_kept(&mut preparation, long));
+        for returns in [DataType::Text(None), DataType::Jsonb, DataType::Bytea] {
+            let call = Expr::Call {
+                function: &LONG,
+                arguments: vec![Expr::Constant(Value::Int4(1), DataType::Int4)],
+                returns,
+            };
+            assert!(!is_kept(&mut preparation, call));
+        }
+    }
+
+    #[test]
+    fn what_a_prepared_statement_keeps_is_bounded() {
+        let vector = |elements: usize| {
+            let elements = vec!["1"; elements].join(",");
+            cast(text(format!("[{elements}]")), DataType::Vector(None))
+        };
+        let elements = PREPARED_BYTES_MAX / size_of::<f32>();
+        let mut preparation = Preparation::default();
+        assert!(!is_kept(&mut preparation, vector(elements + 1)));
+        let kept = (0..100).filter(|_| is_kept(&mut preparation, vector(elements)));
+        assert_eq!(kept.count(), PREPARED_BYTES_TOTAL / PREPARED_BYTES_MAX);
     }
 }
