@@ -3,6 +3,7 @@
 use nodedb_types::schema::IndexState;
 use nodedb_types::{DataType, Failure, Result, SqlState};
 use sqlparser::ast;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use super::name::{NamedColumn, NamedRelation, Scope, fold_case, name_parts, schema_and_name};
@@ -20,6 +21,8 @@ pub(super) struct Cte {
     pub body: CteBody,
     /// How many of the CTEs before it its own query sees.
     pub visible: usize,
+    /// It was named before.
+    pub named: bool,
 }
 
 #[derive(Clone)]
@@ -458,7 +461,8 @@ impl Binder<'_> {
     fn cte(&mut self, at: usize, alias: Option<&ast::TableAlias>) -> Result<(Rel, NamedRelation)> {
         let cte = self.ctes[at].clone();
         self.relation_id()?;
-        let query = match &cte.body {
+        self.ctes[at].named = true;
+        let mut query = match &cte.body {
             CteBody::Query(query) => {
                 let query = query.clone();
                 let hidden = self.ctes.split_off(cte.visible);
@@ -496,6 +500,13 @@ impl Binder<'_> {
                 }
             }
         };
+        if cte.named && is_volatile(&mut query.rel) {
+            return Err(Failure::unsupported(format!(
+                "WITH query \"{}\", which calls a volatile function, named more than once",
+                cte.name
+            ))
+            .with_hint("it would be computed anew each time; put its rows into a table first"));
+        }
         let columns = query
             .columns
             .iter()
@@ -546,6 +557,7 @@ impl Binder<'_> {
             columns: Vec::new(),
             body: CteBody::Working(working.clone(), names.clone()),
             visible: self.ctes.len(),
+            named: false,
         });
         let step = self.set_expr(right, &[]);
         self.ctes.pop();
@@ -658,6 +670,7 @@ impl Binder<'_> {
                     CteBody::Query(query)
                 },
                 visible: self.ctes.len(),
+                named: false,
             });
         }
         Ok(with.cte_tables.len())
@@ -678,6 +691,16 @@ impl Binder<'_> {
             nulls_first: false,
         }
     }
+}
+
+/// Whether two evaluations of a relation may differ within a statement.
+fn is_volatile(rel: &mut Rel) -> bool {
+    let mut found = false;
+    let Ok(()) = rel.map_expressions::<Infallible>(&mut |e| {
+        found |= matches!(e, Expr::Volatile { .. });
+        Ok(e)
+    });
+    found
 }
 
 /// 42P10 when the right side of a join that keeps its rows refers to the left, as for LATERAL.
