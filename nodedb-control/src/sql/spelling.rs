@@ -152,7 +152,8 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     joined
 }
 
-/// `TABLE t` as a query is `SELECT * FROM t`, and has no clauses but those of any query.
+/// `TABLE t` as a query is `SELECT * FROM t`, and has no clauses but those of any query. Parentheses
+/// and `*` about the name, which say something about what inherits from it, are not read.
 fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let places = visible(&tokens);
     let mut inserts = false;
@@ -160,13 +161,14 @@ fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     for (n, &at) in places.iter().enumerate() {
         let before = n.checked_sub(1).map(|n| &tokens[places[n]].token);
         let starts = before.is_none_or(|t| *t == Token::SemiColon);
-        if starts {
-            inserts = is_keyword(&tokens[at].token, Keyword::INSERT);
-        }
         let token = |n: usize| places.get(n).map_or(&Token::EOF, |&i| &tokens[i].token);
+        inserts &= !starts;
+        inserts |= is_keyword(token(n), Keyword::INSERT) && is_keyword(token(n + 1), Keyword::INTO);
+        let only = is_keyword(token(n + 1), Keyword::ONLY);
         if is_keyword(token(n), Keyword::TABLE)
             && (starts || before.is_some_and(|t| begins_query(t, inserts)))
-            && end_of_name(&token, n + 1).is_some_and(|end| may_follow_query(token(end)))
+            && end_of_name(&token, n + 1 + usize::from(only))
+                .is_some_and(|end| may_follow_query(token(end)))
         {
             found.push(at);
         }
@@ -185,7 +187,9 @@ fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     tokens
 }
 
-/// Whether a query may begin behind a token; behind a name it does where rows are inserted.
+/// Whether a query may begin behind a token; behind a name it does where rows are inserted. TABLE
+/// is reserved, so behind a parenthesis, that of `EXPLAIN (…)`, of `WITH c AS (…)` or of a list of
+/// columns, it is nothing else.
 fn begins_query(token: &Token, inserts: bool) -> bool {
     const BEFORE: [Keyword; 8] = [
         Keyword::UNION,
@@ -198,8 +202,7 @@ fn begins_query(token: &Token, inserts: bool) -> bool {
         Keyword::VERBOSE,
     ];
     match token {
-        Token::LParen => true,
-        Token::RParen => inserts,
+        Token::LParen | Token::RParen => true,
         Token::Word(word) => BEFORE.contains(&word.keyword) || inserts,
         _ => false,
     }
