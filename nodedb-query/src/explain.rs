@@ -191,16 +191,23 @@ impl Lines<'_> {
                 names.push((*id, column.name.clone()));
             }
         }
-        self.rel(&plan.query.rel, &names, depth);
+        self.rel(&plan.query.rel, &names, depth, Vec::new());
     }
 
-    fn rel(&mut self, rel: &Rel, names: &[(ColumnId, String)], depth: usize) {
+    /// `above`: subqueries of projections, to be shown below the node that stands for them.
+    fn rel(
+        &mut self,
+        rel: &Rel,
+        names: &[(ColumnId, String)],
+        depth: usize,
+        above: Vec<(usize, Rel)>,
+    ) {
         let name = |id: ColumnId| {
             let found = names.iter().find(|(known, _)| *known == id);
             found.map_or_else(|| format!("{id:?}"), |(_, name)| name.clone())
         };
         // Subqueries met in this node's expressions, to be shown below it.
-        let subplans: RefCell<Vec<(usize, Rel)>> = RefCell::default();
+        let subplans = RefCell::new(above);
         let count = self.subplans.clone();
         let show = |e: &Expr| {
             let (e, shown) = with_subplans(e, &count, &mut subplans.borrow_mut());
@@ -251,7 +258,7 @@ impl Lines<'_> {
                 self.node(depth, "Filter".to_owned());
                 self.detail(depth, format!("Condition: {}", show(predicate)));
             }
-            // A projection says little; its input takes its place.
+            // A projection says little; its input takes its place, and its subqueries.
             Rel::Project { .. } => below = depth,
             Rel::Join { kind, on, .. } => {
                 self.node(depth, format!("{kind:?} Join"));
@@ -291,13 +298,46 @@ impl Lines<'_> {
             Rel::Expand { .. } => self.node(depth, "ProjectSet".to_owned()),
             Rel::Series { .. } => self.node(depth, "Function generate_series".to_owned()),
         }
-        for (number, subplan) in subplans.into_inner() {
+        for e in unshown(rel) {
+            with_subplans(e, &count, &mut subplans.borrow_mut());
+        }
+        let subplans = subplans.into_inner();
+        if let Rel::Project { input, .. } = rel {
+            return self.rel(input, names, below, subplans);
+        }
+        for (number, subplan) in subplans {
             self.detail(depth, format!("SubPlan {number}"));
-            self.rel(&subplan, names, depth + 1);
+            self.rel(&subplan, names, depth + 1, Vec::new());
         }
         for input in rel.inputs() {
-            self.rel(input, names, below);
+            self.rel(input, names, below, Vec::new());
         }
+    }
+}
+
+/// Expressions of a node that no line of it shows; their subqueries are shown below it.
+fn unshown(rel: &Rel) -> Vec<&Expr> {
+    fn keys(order: &[SortKey]) -> impl Iterator<Item = &Expr> {
+        order.iter().map(|key| &key.expr)
+    }
+    match rel {
+        Rel::Values { rows, .. } => rows.iter().flatten().collect(),
+        Rel::Project { expressions, .. } => expressions.iter().map(|(_, e)| e).collect(),
+        Rel::Aggregate { aggregates, .. } => aggregates
+            .iter()
+            .flat_map(|(_, a)| a.arguments.iter().chain(&a.filter).chain(keys(&a.order)))
+            .collect(),
+        Rel::Window { calls, .. } => calls
+            .iter()
+            .flat_map(|(_, w)| {
+                let decisive = w.filter.iter().chain(&w.partition);
+                w.arguments.iter().chain(decisive).chain(keys(&w.order))
+            })
+            .collect(),
+        Rel::Distinct { on, order, .. } => on.iter().flatten().chain(keys(order)).collect(),
+        Rel::Expand { calls, .. } => calls.iter().flat_map(|(_, c)| &c.arguments).collect(),
+        Rel::Series { arguments, .. } => arguments.iter().collect(),
+        _ => Vec::new(),
     }
 }
 
