@@ -31,7 +31,7 @@ use crate::failure::{Failure, Result};
 use crate::id::ShardId;
 use crate::limits::KEY_BYTES_MAX;
 use crate::sqlstate::SqlState;
-use crate::value::{DataType, Value};
+use crate::value::{DataType, Value, one_nan_f32, one_nan_f64};
 
 const TAG_VALUE: u8 = 0x01;
 const TAG_NULL: u8 = 0x02;
@@ -61,13 +61,13 @@ pub fn encode(value: &Value, out: &mut Vec<u8>) -> Result<()> {
             out.extend((*v ^ i64::MIN).to_be_bytes());
         }
         Value::Float4(v) => {
-            let v = if v.is_nan() { f32::NAN.abs() } else { *v + 0.0 };
+            let v = one_nan_f32(*v) + 0.0;
             let bits = v.to_bits();
             let flip = if bits >> 31 == 1 { u32::MAX } else { 1 << 31 };
             out.extend((bits ^ flip).to_be_bytes());
         }
         Value::Float8(v) => {
-            let v = if v.is_nan() { f64::NAN.abs() } else { *v + 0.0 };
+            let v = one_nan_f64(*v) + 0.0;
             let bits = v.to_bits();
             let flip = if bits >> 63 == 1 { u64::MAX } else { 1 << 63 };
             out.extend((bits ^ flip).to_be_bytes());

@@ -18,7 +18,7 @@
 //! | type | bytes |
 //! |---|---|
 //! | bool | 1: 0 or 1 |
-//! | int2, int4, int8, float4, float8 | 2, 4 or 8 |
+//! | int2, int4, int8, float4, float8 | 2, 4 or 8; a NaN is the positive quiet one, rows written before that was so may hold others |
 //! | numeric | scale (1), then the unscaled value in as few bytes of two's complement as hold it |
 //! | text, jsonb | UTF-8 |
 //! | bytea, geometry, geography | as they are (EWKB) |
@@ -33,7 +33,7 @@ use crate::failure::{Failure, Result};
 use crate::limits::{COLUMNS_MAX, ROW_BYTES_MAX};
 use crate::simd::distance::bytes_of;
 use crate::sqlstate::SqlState;
-use crate::value::{DataType, Value};
+use crate::value::{DataType, Value, one_nan_f32, one_nan_f64};
 
 pub use value_ref::{ValueRef, VectorRef};
 
@@ -161,8 +161,8 @@ fn append(value: &Value, data_type: &DataType, row: &mut Vec<u8>) -> Result<()> 
         (Value::Int8(v), DataType::Int8)
         | (Value::Timestamp(v), DataType::Timestamp)
         | (Value::TimestampTz(v), DataType::TimestampTz) => row.extend(v.to_le_bytes()),
-        (Value::Float4(v), DataType::Float4) => row.extend(v.to_le_bytes()),
-        (Value::Float8(v), DataType::Float8) => row.extend(v.to_le_bytes()),
+        (Value::Float4(v), DataType::Float4) => row.extend(one_nan_f32(*v).to_le_bytes()),
+        (Value::Float8(v), DataType::Float8) => row.extend(one_nan_f64(*v).to_le_bytes()),
         (Value::Numeric(v), DataType::Numeric(_)) => {
             row.push(v.scale);
             let bytes = v.unscaled.to_le_bytes();

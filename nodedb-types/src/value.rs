@@ -104,6 +104,17 @@ impl Value {
     }
 }
 
+/// A float with every NaN as the positive quiet one. Processors make NaNs of either sign (x86 a
+/// negative one of `inf - inf`), SQL knows one.
+pub fn one_nan_f64(v: f64) -> f64 {
+    if v.is_nan() { f64::NAN.abs() } else { v }
+}
+
+/// [`one_nan_f64`] of a `float4`.
+pub fn one_nan_f32(v: f32) -> f32 {
+    if v.is_nan() { f32::NAN.abs() } else { v }
+}
+
 macro_rules! value_from {
     ($($from:ty => $variant:ident),* $(,)?) => {$(
         impl From<$from> for Value {

@@ -13,6 +13,7 @@ use nodedb_types::arrow_map::{arrow_type, data_type_of, value_at};
 use nodedb_types::{DataType, Failure, Value};
 
 use super::error::wrap;
+use super::key;
 use super::lower::Lowering;
 use super::opaque::Opaque;
 use crate::expr::builder::array_of;
@@ -212,14 +213,21 @@ impl Lowering {
         }
         let mut outer = vec![Arc::new(schemas.own.clone())];
         outer.extend(schemas.outer.iter().cloned());
-        let plan = self.rel(&subquery.rel, &outer)?;
+        let mut plan = self.rel(&subquery.rel, &outer)?;
+        // An IN of a condition of its own becomes a join by hash.
+        if subquery.operand.is_some() {
+            plan = key::canonical_columns(plan)?;
+        }
         let inner = df::Subquery {
             outer_ref_columns: plan.all_out_ref_exprs(),
             subquery: Arc::new(plan),
             spans: datafusion::common::Spans::new(),
         };
         let operand = match &subquery.operand {
-            Some(e) => Some(Box::new(self.expr(e, schemas)?)),
+            Some(e) => Some(Box::new(key::canonical(
+                self.expr(e, schemas)?,
+                e.data_type(),
+            ))),
             None => None,
         };
         Ok(match (subquery.kind, operand) {

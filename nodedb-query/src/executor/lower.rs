@@ -21,6 +21,7 @@ use super::aggregate;
 use super::collect;
 use super::error::wrap;
 use super::expression::{Schemas, name};
+use super::key;
 use super::leaf::{LeafTable, Ready, schema_of};
 use super::stream::{Batches, StreamTable};
 use super::variance::{self, Statistic};
@@ -149,7 +150,10 @@ impl Lowering {
             Rel::Distinct { input, on, order } => {
                 let input = self.rel(input, outer)?;
                 match on {
-                    None => LogicalPlanBuilder::from(input).distinct()?.build(),
+                    None => {
+                        let input = key::canonical_columns(input)?;
+                        LogicalPlanBuilder::from(input).distinct()?.build()
+                    }
                     Some(on) => self.distinct_on(input, on, order, outer),
                 }
             }
@@ -168,9 +172,13 @@ impl Lowering {
                 all,
             } => {
                 let start = self.rel(start, outer)?;
-                let start = self.renamed(start, columns)?;
+                let mut start = self.renamed(start, columns)?;
                 let step = self.rel(step, outer)?;
-                let step = self.renamed(step, columns)?;
+                let mut step = self.renamed(step, columns)?;
+                if !all {
+                    start = key::canonical_columns(start)?;
+                    step = key::canonical_columns(step)?;
+                }
                 LogicalPlanBuilder::from(start)
                     .to_recursive_query(working.clone(), step, !all)?
                     .build()
@@ -401,20 +409,22 @@ impl Lowering {
         outer: Outer<'_>,
     ) -> Result<LogicalPlan> {
         let mut input = self.rel(input, outer)?;
-        let computed = keys
-            .iter()
-            .any(|(_, e)| !matches!(e, Expr::Column { outer: false, .. }));
-        if computed {
+        let is_plain = |e: &Expr| {
+            matches!(e, Expr::Column { outer: false, .. }) && !key::has_canonical(e.data_type())
+        };
+        if !keys.iter().all(|(_, e)| is_plain(e)) {
             // Keys first become columns, so that grouping sets and outer references see columns.
+            let computed: Vec<_> = keys.iter().filter(|(_, e)| !is_plain(e)).collect();
+            let is_replaced = |field: &str| computed.iter().any(|(id, _)| name(*id) == field);
             let mut expressions: Vec<DfExpr> = input
                 .schema()
                 .iter()
+                .filter(|(_, field)| !is_replaced(field.name()))
                 .map(|(qualifier, field)| DfExpr::Column(Column::from((qualifier, field))))
                 .collect();
-            for (id, e) in keys {
-                if !matches!(e, Expr::Column { outer: false, .. }) {
-                    expressions.push(self.named(*id, e, &input, outer)?);
-                }
+            for (id, e) in computed {
+                let value = self.value(e, &input, outer)?;
+                expressions.push(key::canonical(value, e.data_type()).alias(name(*id)));
             }
             input = LogicalPlanBuilder::from(input)
                 .project(expressions)?
@@ -450,9 +460,10 @@ impl Lowering {
             );
             results.push(DfExpr::AggregateFunction(count).alias("rows"));
         }
-        LogicalPlanBuilder::from(input)
+        let plan = LogicalPlanBuilder::from(input)
             .aggregate(groups, results)?
-            .build()
+            .build()?;
+        from_ranks(plan, calls)
     }
 
     fn aggregate_call(
@@ -468,6 +479,11 @@ impl Lowering {
             .collect::<Result<Vec<_>>>()?;
         if call.kind == AggregateKind::CountStar {
             arguments.push(lit(1i64));
+        }
+        if key::is_by_rank(call.kind, call.returns) {
+            arguments = key::ranks(arguments);
+        } else if call.distinct {
+            arguments = key::all_canonical(arguments, &call.arguments);
         }
         let filter = match &call.filter {
             Some(e) => Some(Box::new(self.value(e, input, outer)?)),
@@ -508,6 +524,7 @@ impl Lowering {
         keys.iter()
             .map(|key| {
                 let e = self.value(&key.expr, input, outer)?;
+                let e = key::sortable(e, key.expr.data_type());
                 Ok(Sort::new(e, !key.descending, key.nulls_first))
             })
             .collect()
@@ -527,12 +544,15 @@ impl Lowering {
             .collect();
         let on = on
             .iter()
-            .map(|e| self.value(e, &input, outer))
+            .map(|e| Ok(key::sortable(self.value(e, &input, outer)?, e.data_type())))
             .collect::<Result<Vec<_>>>()?;
         let order = self.sort_keys(order, &input, outer)?;
         let order = (!order.is_empty()).then_some(order);
+        // A sort above takes what it sorts by for a column of the plan below if that has the same
+        // expression, so that one shows its columns only.
         LogicalPlanBuilder::from(input)
-            .distinct_on(on, columns, order)?
+            .distinct_on(on, columns.clone(), order)?
+            .project(columns)?
             .build()
     }
 
@@ -570,6 +590,13 @@ impl Lowering {
         let left = self.renamed(left, columns)?;
         let right = self.rel(right, outer)?;
         let right = self.renamed(right, columns)?;
+        let (left, right) = match all {
+            true => (left, right),
+            false => (
+                key::canonical_columns(left)?,
+                key::canonical_columns(right)?,
+            ),
+        };
         let left_builder = LogicalPlanBuilder::from(left.clone());
         match (kind, all) {
             (SetKind::Union, true) => left_builder.union(right)?.build(),
@@ -664,6 +691,26 @@ fn constant_rows(
         });
     }
     batch_of(result_schema(&named), arrays, rows.len())
+}
+
+/// With the floats of those results that are ranks.
+fn from_ranks(plan: LogicalPlan, calls: &[(ColumnId, AggregateCall)]) -> Result<LogicalPlan> {
+    let by_rank = calls
+        .iter()
+        .filter(|(_, call)| key::is_by_rank(call.kind, call.returns));
+    let by_rank: Vec<String> = by_rank.map(|(id, _)| name(*id)).collect();
+    if by_rank.is_empty() {
+        return Ok(plan);
+    }
+    let columns = plan.schema().iter().map(|(qualifier, field)| {
+        let column = DfExpr::Column(Column::from((qualifier, field)));
+        match by_rank.contains(field.name()) {
+            true => key::of_rank(column).alias(field.name()),
+            false => column,
+        }
+    });
+    let columns: Vec<DfExpr> = columns.collect();
+    LogicalPlanBuilder::from(plan).project(columns)?.build()
 }
 
 /// `returns` tells the sum of bigint, which is exact, from that of smaller integers.

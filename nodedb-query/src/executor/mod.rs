@@ -15,6 +15,7 @@ mod cores;
 mod distinct;
 mod error;
 mod expression;
+mod key;
 mod leaf;
 mod lower;
 mod memory;

@@ -16,6 +16,7 @@ use nodedb_types::{DataType, Failure, SqlState, Value};
 
 use super::error::wrap;
 use super::expression::{literal, name};
+use super::key;
 use super::lower::{Lowering, Outer, aggregate_function, narrowed};
 use crate::expr::builder::array_of;
 use crate::expr::{ColumnId, Expr};
@@ -44,6 +45,9 @@ impl Lowering {
             let e = self.window_call(call, &input, outer)?;
             let column = DfExpr::Column(Column::from_name(e.schema_name().to_string()));
             let result = match call.kind {
+                WindowKind::Aggregate(kind) if key::is_by_rank(kind, call.returns) => {
+                    key::of_rank(column)
+                }
                 WindowKind::Aggregate(kind) => narrowed(column, kind, call.returns),
                 _ => sized(column, &call.kind, call.returns),
             };
@@ -75,12 +79,15 @@ impl Lowering {
             .iter()
             .map(|e| self.value(e, input, outer))
             .collect::<Result<Vec<_>>>()?;
+        if matches!(call.kind, WindowKind::Aggregate(kind) if key::is_by_rank(kind, call.returns)) {
+            arguments = key::ranks(arguments);
+        }
         let function = window_function(call, &mut arguments);
         let mut window = WindowFunction::new(function, arguments);
         window.params.partition_by = call
             .partition
             .iter()
-            .map(|e| self.value(e, input, outer))
+            .map(|e| Ok(key::sortable(self.value(e, input, outer)?, e.data_type())))
             .collect::<Result<Vec<_>>>()?;
         window.params.order_by = self.sort_keys(&call.order, input, outer)?;
         window.params.filter = match &call.filter {

@@ -17,6 +17,7 @@ use super::builder::array_of;
 use super::list::ConstantSet;
 use super::{CompareOp, Expr, cast};
 use crate::function::Kernel;
+use crate::function::compare::with_one_nan;
 
 /// An array with a value per row, or one value for all of them.
 #[derive(Clone, Debug)]
@@ -196,7 +197,7 @@ fn call(
     }
     let rows = if scalar { 1 } else { rows };
     if let Kernel::Array(kernel) = function.kernel {
-        let array = kernel(arguments, rows, returns)?;
+        let array = with_one_nan(kernel(arguments, rows, returns)?);
         return Ok(Evaluated { array, scalar });
     }
     let Kernel::Row(kernel) = function.kernel else {

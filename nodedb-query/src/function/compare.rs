@@ -4,12 +4,17 @@
 //! by the order of `json_edit`.
 
 use std::cmp::Ordering;
-
-use arrow::array::types::{Float32Type, Float64Type};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, Scalar};
-use arrow::compute::kernels::cmp;
-use nodedb_types::{DataType, Failure, Result, Value};
 use std::sync::Arc;
+
+use arrow::array::types::{
+    ArrowPrimitiveType, Decimal128Type, Float32Type, Float64Type, IntervalMonthDayNanoType,
+};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Datum, Scalar};
+use arrow::compute::kernels::cmp;
+use arrow::datatypes::{DataType as Arrow, IntervalUnit};
+use nodedb_types::datetime::Interval;
+use nodedb_types::value::{one_nan_f32, one_nan_f64};
+use nodedb_types::{DataType, Failure, Result, Value};
 
 use crate::expr::CompareOp;
 use crate::expr::eval::{Evaluated, arrow_failure};
@@ -29,7 +34,7 @@ pub(crate) fn compare(
         | DataType::Geometry(_)
         | DataType::Geography(_) => by_value(op, l, r, data_type, rows),
         DataType::Float4 | DataType::Float8 => {
-            by_arrow(op, &without_minus_zero(l), &without_minus_zero(r), rows)
+            by_arrow(op, &canonical_operand(l), &canonical_operand(r), rows)
         }
         _ => by_arrow(op, l, r, rows),
     }
@@ -52,21 +57,77 @@ fn by_arrow(op: CompareOp, l: &Evaluated, r: &Evaluated, rows: usize) -> Result<
     f(left, right).map_err(arrow_failure)
 }
 
-fn without_minus_zero(e: &Evaluated) -> Evaluated {
-    let array: ArrayRef = match e.array.data_type() {
-        arrow::datatypes::DataType::Float64 => Arc::new(
-            e.array
+/// Floats as Arrow compares and hashes them like SQL: -0 as 0, every NaN as the one that is above
+/// infinity. Arrays of other types come back as they are.
+pub(crate) fn canonical(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        Arrow::Float64 => Arc::new(
+            array
                 .as_primitive::<Float64Type>()
-                .unary::<_, Float64Type>(|v| v + 0.0),
+                .unary::<_, Float64Type>(|v| one_nan_f64(v) + 0.0),
         ),
-        _ => Arc::new(
-            e.array
+        Arrow::Float32 => Arc::new(
+            array
                 .as_primitive::<Float32Type>()
-                .unary::<_, Float32Type>(|v| v + 0.0),
+                .unary::<_, Float32Type>(|v| one_nan_f32(v) + 0.0),
         ),
-    };
+        _ => array.clone(),
+    }
+}
+
+/// Values whose order in Arrow is SQL's: floats as [`canonical`], intervals as their lengths in
+/// microseconds.
+pub(crate) fn sortable(array: &ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        Arrow::Interval(IntervalUnit::MonthDayNano) => {
+            let spans = array
+                .as_primitive::<IntervalMonthDayNanoType>()
+                .unary::<_, Decimal128Type>(|v| {
+                    let interval = Interval {
+                        months: v.months,
+                        days: v.days,
+                        micros: v.nanoseconds / 1000,
+                    };
+                    interval.span()
+                });
+            Arc::new(spans)
+        }
+        _ => canonical(array),
+    }
+}
+
+/// The type of [`sortable`] values.
+pub(crate) fn sortable_type(arrow: &Arrow) -> Arrow {
+    match arrow {
+        Arrow::Interval(IntervalUnit::MonthDayNano) => Decimal128Type::DATA_TYPE,
+        other => other.clone(),
+    }
+}
+
+/// The same values with every NaN positive, which is a copy only if there is a NaN.
+pub(crate) fn with_one_nan(array: ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        Arrow::Float64 => {
+            let floats = array.as_primitive::<Float64Type>();
+            match floats.values().iter().any(|v| v.is_nan()) {
+                true => Arc::new(floats.unary::<_, Float64Type>(one_nan_f64)),
+                false => array,
+            }
+        }
+        Arrow::Float32 => {
+            let floats = array.as_primitive::<Float32Type>();
+            match floats.values().iter().any(|v| v.is_nan()) {
+                true => Arc::new(floats.unary::<_, Float32Type>(one_nan_f32)),
+                false => array,
+            }
+        }
+        _ => array,
+    }
+}
+
+fn canonical_operand(e: &Evaluated) -> Evaluated {
     Evaluated {
-        array,
+        array: canonical(&e.array),
         scalar: e.scalar,
     }
 }

@@ -1,11 +1,16 @@
 //! How the cores' ordered streams become one.
+//!
+//! The cores order as SQL does; keys are compared by Arrow in a form that it orders likewise
+//! ([`sortable`]: one NaN above all, -0 is 0, intervals by their length).
 
 use std::cmp::Ordering;
 
-use arrow::array::{DynComparator, RecordBatch, make_comparator};
+use arrow::array::{ArrayRef, DynComparator, RecordBatch, make_comparator};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
 use arrow::row::{RowConverter, Rows, SortField};
 use nodedb_types::{Failure, Result};
+
+use crate::function::compare::sortable;
 
 /// The order of a set query's rows, as sort keys over its output columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Merge {
             .keys
             .iter()
             .map(|key| SortColumn {
-                values: batch.column(key.column).clone(),
+                values: sortable(batch.column(key.column)),
                 options: Some(key.options()),
             })
             .collect();
@@ -70,7 +75,8 @@ impl Merge {
         if cursors.len() <= 1 {
             return cut(all, limit);
         }
-        let order = self.order(&all)?;
+        let keys: Vec<Keys> = all.iter().map(|batch| self.keys_of(batch)).collect();
+        let order = self.order(&keys)?;
         let mut picks: Vec<(usize, usize)> = Vec::new();
         while !cursors.is_empty() && limit.is_none_or(|l| picks.len() < l) {
             let best = (0..cursors.len())
@@ -92,9 +98,14 @@ impl Merge {
         interleave(&all, &picks)
     }
 
+    fn keys_of(&self, batch: &RecordBatch) -> Keys {
+        let keys = self.keys.iter();
+        keys.map(|key| sortable(batch.column(key.column))).collect()
+    }
+
     /// Rows of few batches are compared where they stand, which is cheaper than to encode their
     /// keys; both ways order alike.
-    fn order(&self, batches: &[RecordBatch]) -> Result<Order> {
+    fn order(&self, batches: &[Keys]) -> Result<Order> {
         if batches.len() <= COMPARED_MAX
             && let Some(pairs) = self.pairs(batches)
         {
@@ -105,12 +116,13 @@ impl Merge {
 
     /// For each batch, how its rows compare with those of each batch before it; None where a key's
     /// type cannot be compared so.
-    fn pairs(&self, batches: &[RecordBatch]) -> Option<Vec<Vec<Comparators>>> {
-        let compare = |a: &RecordBatch, b: &RecordBatch| {
-            let by_key = |key: &MergeKey| {
-                make_comparator(a.column(key.column), b.column(key.column), key.options())
+    fn pairs(&self, batches: &[Keys]) -> Option<Vec<Vec<Comparators>>> {
+        let compare = |a: &Keys, b: &Keys| {
+            let columns = self.keys.iter().zip(a).zip(b);
+            let by_key = |((key, a), b): ((&MergeKey, &ArrayRef), &ArrayRef)| {
+                make_comparator(a, b, key.options())
             };
-            self.keys.iter().map(by_key).collect::<Result<_, _>>().ok()
+            columns.map(by_key).collect::<Result<_, _>>().ok()
         };
         let before = |(at, batch)| {
             let others = batches[..at].iter();
@@ -119,35 +131,31 @@ impl Merge {
         batches.iter().enumerate().map(before).collect()
     }
 
-    fn rows(&self, batches: &[RecordBatch]) -> Result<Vec<Rows>> {
+    fn rows(&self, batches: &[Keys]) -> Result<Vec<Rows>> {
         let Some(first) = batches.first() else {
             return Ok(Vec::new());
         };
         let fields = self
             .keys
             .iter()
-            .map(|key| {
-                let data_type = first.column(key.column).data_type().clone();
-                SortField::new_with_options(data_type, key.options())
+            .zip(first)
+            .map(|(key, column)| {
+                SortField::new_with_options(column.data_type().clone(), key.options())
             })
             .collect();
         let converter = RowConverter::new(fields).map_err(internal)?;
         batches
             .iter()
-            .map(|batch| {
-                let columns: Vec<_> = self
-                    .keys
-                    .iter()
-                    .map(|key| batch.column(key.column).clone())
-                    .collect();
-                converter.convert_columns(&columns).map_err(internal)
-            })
+            .map(|keys| converter.convert_columns(keys).map_err(internal))
             .collect()
     }
 }
 
 /// Up to so many batches are compared two by two.
 const COMPARED_MAX: usize = 4;
+
+/// A batch's key columns in the form in which they are compared.
+type Keys = Vec<ArrayRef>;
 
 /// By key, the most significant first.
 type Comparators = Vec<DynComparator>;
@@ -211,8 +219,25 @@ mod tests {
 
     use super::*;
 
+    /// NaN is one value above infinity, -0 is 0.
+    fn in_sql(a: Option<f64>, b: Option<f64>, descending: bool, nulls_first: bool) -> Ordering {
+        match (a, b) {
+            (Some(a), Some(b)) => {
+                let order = a.partial_cmp(&b);
+                let order = order.unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()));
+                if descending { order.reverse() } else { order }
+            }
+            (a, b) if nulls_first => a.is_some().cmp(&b.is_some()),
+            (a, b) => b.is_some().cmp(&a.is_some()),
+        }
+    }
+
+    fn in_words(a: &str, b: &str, descending: bool) -> Ordering {
+        if descending { b.cmp(a) } else { a.cmp(b) }
+    }
+
     /// Sorted as one batch, merged from two (compared) and from many (encoded): the same order,
-    /// the odd floats and NULL among the keys.
+    /// SQL's, the odd floats and NULL among the keys.
     #[test]
     fn few_batches_and_many_merge_alike() {
         let odd = [0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY, -1.5, 2.5];
@@ -252,6 +277,18 @@ mod tests {
                 rows.collect::<Vec<_>>()
             };
             let want = shown(&[batch(&(0..60).collect::<Vec<_>>())]);
+            let float = |bits: Option<u64>| bits.map(f64::from_bits);
+            for pair in want.windows(2) {
+                let (a, b) = (float(pair[0].1), float(pair[1].1));
+                let scores = in_sql(a, b, descending, nulls_first);
+                let both = scores.then_with(|| in_words(&pair[0].0, &pair[1].0, descending));
+                assert!(
+                    both.is_le(),
+                    "{:?} before {:?}",
+                    (a, &pair[0].0),
+                    (b, &pair[1].0)
+                );
+            }
             for streams in [2, 3, 4, 6] {
                 let part = |n| vec![batch(&(n..60).step_by(streams).collect::<Vec<_>>())];
                 let merged = merge.merge((0..streams).map(part).collect(), Some(50));

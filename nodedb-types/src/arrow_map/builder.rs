@@ -18,7 +18,7 @@ use crate::datetime::Interval;
 use crate::failure::{Failure, Result};
 use crate::row::ValueRef;
 use crate::sqlstate::SqlState;
-use crate::value::{DataType, Value};
+use crate::value::{DataType, Value, one_nan_f32, one_nan_f64};
 
 /// Collects rows into a [`RecordBatch`] of nullable columns.
 ///
@@ -200,8 +200,8 @@ impl ColumnBuilder {
             (ColumnBuilder::Int2(b), ValueRef::Int2(v)) => fixed(b, v),
             (ColumnBuilder::Int4(b), ValueRef::Int4(v)) => fixed(b, v),
             (ColumnBuilder::Int8(b), ValueRef::Int8(v)) => fixed(b, v),
-            (ColumnBuilder::Float4(b), ValueRef::Float4(v)) => fixed(b, v),
-            (ColumnBuilder::Float8(b), ValueRef::Float8(v)) => fixed(b, v),
+            (ColumnBuilder::Float4(b), ValueRef::Float4(v)) => fixed(b, one_nan_f32(v)),
+            (ColumnBuilder::Float8(b), ValueRef::Float8(v)) => fixed(b, one_nan_f64(v)),
             (ColumnBuilder::Decimal(b, precision, scale), ValueRef::Numeric(v)) => {
                 fixed(b, v.rescale(*precision, *scale)?.unscaled)
             }
