@@ -43,6 +43,11 @@ fn each_leaf_shows_its_own_reports() {
             // One scan in the text, three in the plan.
             ("SELECT min(id), max(id), count(*) FROM t", 3),
             ("SELECT count(*) FROM t a JOIN t b ON a.id = b.n", 2),
+            (
+                "SELECT min(id), (SELECT count(*) FROM t WHERE n = 3) FROM t",
+                2,
+            ),
+            ("SELECT sum(n), (SELECT max(n) FROM t o) FROM t", 2),
         ] {
             let lines = explain(&client, sql).await;
             let shown = reports(&lines);
