@@ -216,7 +216,7 @@ impl Lowering {
         let mut plan = self.rel(&subquery.rel, &outer)?;
         // An IN of a condition of its own becomes a join by hash.
         if subquery.operand.is_some() {
-            plan = key::canonical_columns(plan)?;
+            plan = key::sortable_columns(plan)?;
         }
         let inner = df::Subquery {
             outer_ref_columns: plan.all_out_ref_exprs(),
@@ -224,7 +224,7 @@ impl Lowering {
             spans: datafusion::common::Spans::new(),
         };
         let operand = match &subquery.operand {
-            Some(e) => Some(Box::new(key::canonical(
+            Some(e) => Some(Box::new(key::sortable(
                 self.expr(e, schemas)?,
                 e.data_type(),
             ))),
@@ -386,12 +386,14 @@ pub(super) fn raise(e: &DfExpr, type_of: &dyn Fn(ColumnId) -> Option<DataType>) 
         }
         DfExpr::ScalarFunction(call) => {
             let opaque = Opaque::of(&call.func)?;
-            let arguments = call
-                .args
-                .iter()
-                .map(|a| raise(a, type_of))
-                .collect::<Option<Vec<_>>>()?;
             let inner = opaque.expr.clone();
+            let argument = |(at, a): (usize, &DfExpr)| match key::inside_canonical(a) {
+                // A core compares as the canonical form does.
+                Some(a) if key::is_only_compared(&inner, ColumnId(at as u32)) => raise(a, type_of),
+                _ => raise(a, type_of),
+            };
+            let arguments = call.args.iter().enumerate().map(argument);
+            let arguments = arguments.collect::<Option<Vec<_>>>()?;
             if inner.any(|e| matches!(e, Expr::Volatile { .. })) {
                 return None;
             }

@@ -8,6 +8,7 @@
 //! their ranks, integers in the floats' order. Other types stay as they are, so that their keys
 //! cost nothing.
 
+use std::cell::Cell;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
@@ -22,7 +23,7 @@ use datafusion::logical_expr::{
 use nodedb_types::DataType;
 use nodedb_types::value::{one_nan_f32, one_nan_f64};
 
-use crate::expr::Expr;
+use crate::expr::{ColumnId, Expr};
 use crate::function::compare;
 use crate::rel::AggregateKind;
 
@@ -157,11 +158,17 @@ pub(super) fn sortable(e: DfExpr, data_type: DataType) -> DfExpr {
     }
 }
 
-/// The arguments of a call, `of` being what they were made of.
-pub(super) fn all_canonical(arguments: Vec<DfExpr>, of: &[Expr]) -> Vec<DfExpr> {
+/// The arguments of an aggregate of distinct values, `of` being what they were made of.
+pub(super) fn distinct_arguments(
+    kind: AggregateKind,
+    arguments: Vec<DfExpr>,
+    of: &[Expr],
+) -> Vec<DfExpr> {
     let types = of.iter().map(|e| Some(e.data_type()));
     let types = types.chain(std::iter::repeat(None));
     let each = |(e, t): (DfExpr, Option<DataType>)| match t {
+        // What is only counted is not shown.
+        Some(t) if kind == AggregateKind::Count => sortable(e, t),
         Some(t) => canonical(e, t),
         None => e,
     };
@@ -183,20 +190,64 @@ pub(super) fn of_rank(e: DfExpr) -> DfExpr {
     call(&RANKED, e)
 }
 
-/// The plan's rows with all floats canonical, for what compares whole rows.
+/// The plan's rows with all floats canonical, for what compares whole rows and shows them.
 pub(super) fn canonical_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let is_float = |t: &Arrow| matches!(t, Arrow::Float32 | Arrow::Float64);
+    let is_mapped = |t: &Arrow| matches!(t, Arrow::Float32 | Arrow::Float64);
+    mapped_columns(plan, &CANONICAL, is_mapped)
+}
+
+/// The plan's rows in their sortable form, for what compares whole rows and does not show them.
+pub(super) fn sortable_columns(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let is_mapped = |t: &Arrow| matches!(t, Arrow::Float32 | Arrow::Float64 | Arrow::Interval(_));
+    mapped_columns(plan, &SORTABLE, is_mapped)
+}
+
+fn mapped_columns(
+    plan: LogicalPlan,
+    form: &Arc<ScalarUDF>,
+    is_mapped: fn(&Arrow) -> bool,
+) -> Result<LogicalPlan> {
     let fields = plan.schema().fields();
-    if !fields.iter().any(|field| is_float(field.data_type())) {
+    if !fields.iter().any(|field| is_mapped(field.data_type())) {
         return Ok(plan);
     }
     let columns = plan.schema().iter().map(|(qualifier, field)| {
         let column = DfExpr::Column(Column::from((qualifier, field)));
-        match is_float(field.data_type()) {
-            true => call(&CANONICAL, column).alias(field.name()),
+        match is_mapped(field.data_type()) {
+            true => call(form, column).alias(field.name()),
             false => column,
         }
     });
     let columns: Vec<DfExpr> = columns.collect();
     LogicalPlanBuilder::from(plan).project(columns)?.build()
+}
+
+/// What an expression is the canonical form of.
+pub(super) fn inside_canonical(e: &DfExpr) -> Option<&DfExpr> {
+    match e {
+        DfExpr::ScalarFunction(call) if call.func == *CANONICAL => call.args.first(),
+        _ => None,
+    }
+}
+
+/// Whether a column is only compared with others, so that its canonical form may stand for it.
+pub(super) fn is_only_compared(e: &Expr, column: ColumnId) -> bool {
+    let is_it = |e: &Expr| matches!(e, Expr::Column { id, .. } if *id == column);
+    let (all, compared) = (Cell::new(0usize), Cell::new(0usize));
+    e.any(|part| {
+        all.set(all.get() + usize::from(is_it(part)));
+        let operands = match part {
+            Expr::Compare(_, l, r) | Expr::Same(l, r) => {
+                usize::from(is_it(l)) + usize::from(is_it(r))
+            }
+            Expr::InSet(e, _) | Expr::IsNull(e) => usize::from(is_it(e)),
+            Expr::InList(e, list) => {
+                usize::from(is_it(e)) + list.iter().filter(|item| is_it(item)).count()
+            }
+            _ => 0,
+        };
+        compared.set(compared.get() + operands);
+        false
+    });
+    all == compared
 }

@@ -483,7 +483,7 @@ impl Lowering {
         if key::is_by_rank(call.kind, call.returns) {
             arguments = key::ranks(arguments);
         } else if call.distinct {
-            arguments = key::all_canonical(arguments, &call.arguments);
+            arguments = key::distinct_arguments(call.kind, arguments, &call.arguments);
         }
         let filter = match &call.filter {
             Some(e) => Some(Box::new(self.value(e, input, outer)?)),
