@@ -61,10 +61,11 @@ async fn recover_all(state: &Rc<State>) -> Result<()> {
     for chain in &mut chains {
         let end = match start.from(chain) {
             From::Nowhere => chain.end,
-            From::Beginning => Some(read_chain(state, &dir, chain, None, &mut replay).await?),
-            From::Position(from) => {
-                Some(read_chain(state, &dir, chain, Some(from), &mut replay).await?)
+            From::Beginning => {
+                let from = chain.beginning();
+                Some(read_chain(state, &dir, chain, from, &mut replay).await?)
             }
+            From::Position(from) => Some(read_chain(state, &dir, chain, from, &mut replay).await?),
         };
         chain.end = end;
         ends.extend(end.map(|end| ChainEnd {
@@ -103,10 +104,16 @@ async fn read_chain(
     state: &Rc<State>,
     dir: &std::path::Path,
     chain: &Chain,
-    from: Option<Position>,
+    from: Position,
     replay: &mut Replay<'_>,
 ) -> Result<Position> {
-    let mut reader = ChainReader::new(state.io.clone(), dir, state.config.database, chain, from);
+    let mut reader = ChainReader::new(
+        state.io.clone(),
+        dir,
+        state.config.database,
+        chain,
+        Some(from),
+    );
     while let Some(frame) = reader.next().await? {
         for record in frame.records() {
             replay.record(&record, chain.id, frame.position()).await?;

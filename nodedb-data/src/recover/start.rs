@@ -30,6 +30,10 @@ pub struct Start {
 pub enum From {
     /// Nothing: every shard's checkpoint is past it.
     Nowhere,
+    /// All that is kept. Some shard has no checkpoint of that start or a later one. If segments are
+    /// gone, it was another core's shard: a core removes some only when all of its own shards have
+    /// one. What those segments said of that shard were decisions, and they stay while a shard may
+    /// look one up.
     Beginning,
     Position(Position),
 }

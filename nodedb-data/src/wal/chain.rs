@@ -144,6 +144,17 @@ pub fn epoch_after(names: &[String]) -> u32 {
 }
 
 impl Chain {
+    /// Where a reader of all that is kept begins. The first segment may stand alone: it stays for
+    /// the ends that it names when those behind it are gone, and what else it holds is then as
+    /// little needed as they were.
+    pub fn beginning(&self) -> Position {
+        match self.segments[..] {
+            [0, next, ..] if next > 1 => Position::new(next, 0),
+            [first, ..] => Position::new(first, 0),
+            [] => Position::START,
+        }
+    }
+
     /// Removes segments that begin at or behind the chain's end: prepared and never used, or of a
     /// torn tail. Only after the end has been logged in every new chain. Returns how many.
     pub async fn trim(&mut self, io: &IoHandle, dir: &Path) -> Result<usize, WalError> {

@@ -249,6 +249,44 @@ fn log_and_store_stay_small_under_updates() {
     }
 }
 
+/// Its first segment stays for the ends that it names, those behind it go, and the shards of the
+/// other core have no checkpoint of that start.
+#[test]
+fn a_core_that_idled_does_not_keep_the_node_from_starting() {
+    for (seed, cores_then) in [(35, 2), (36, 4), (37, 1)] {
+        let mut machine = Machine::new(seed, 4);
+        machine.checkpoint_units = 3_000;
+        let mut node = with_collection(&mut machine, 2);
+        put(&mut node, 1, "first").unwrap();
+        drop(node);
+        machine.restart(TearVariant::LoseUnsynced);
+        let mut node = machine.start(2).unwrap();
+        let busy = node.core_of(node.place(1).0);
+        let text = "x".repeat(20_000);
+        for _ in 0..400 {
+            put(&mut node, 1, &text).unwrap();
+        }
+        let chain = format!("/wal/wal-{:08}-{:05}", machine.epoch(), busy.0);
+        let disk = machine.disk.clone();
+        let kept = || {
+            let files = disk.files().into_iter();
+            let names = files.map(|(path, _)| path.to_string_lossy().into_owned());
+            let mut segments: Vec<String> = names.filter(|n| n.starts_with(&chain)).collect();
+            segments.sort();
+            segments
+        };
+        node.until(|_| kept().len() < 8).unwrap();
+        assert!(kept()[0].ends_with("-00000000.log"), "{:?}", kept());
+        assert!(!kept()[1].ends_with("-00000001.log"), "{:?}", kept());
+        let before = node.all().unwrap();
+        drop(node);
+        machine.restart(TearVariant::LoseUnsynced);
+        let mut node = machine.start(cores_then).unwrap();
+        assert_eq!(node.all().unwrap(), before, "with {cores_then} cores");
+        put(&mut node, 2, "and on").unwrap();
+    }
+}
+
 #[test]
 fn a_dropped_collection_gives_its_room_back() {
     let mut machine = Machine::new(34, 4);
