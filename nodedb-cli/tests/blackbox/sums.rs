@@ -123,3 +123,46 @@ async fn add_up(client: Client, sql: &'static str) {
         assert_eq!(sum, Some(ACCOUNTS * OPENING), "{sql}");
     }
 }
+
+/// Upserts over all cores while their rows are deleted and inserted anew: a key that comes between
+/// the look and the Prepare is a conflict like any other.
+#[tokio::test]
+async fn an_upsert_never_fails_for_a_key_that_exists() {
+    let folder = Folder::new("upserts");
+    let server = Server::start(
+        folder.path(),
+        Start {
+            cores: 2,
+            io: "auto",
+        },
+    );
+    let client = server.connect().await;
+    open_accounts(&client).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let deleting = server.connect().await;
+    let until = over.clone();
+    let deleter = tokio::spawn(async move {
+        while !until.load(Ordering::SeqCst) {
+            for sql in ["DELETE FROM accounts WHERE kind = 0", UPSERT] {
+                may_be_late(deleting.simple_query(sql).await, sql);
+            }
+        }
+    });
+    for _ in 0..400 {
+        may_be_late(client.simple_query(UPSERT).await, UPSERT);
+    }
+    over.store(true, Ordering::SeqCst);
+    deleter.await.expect("no upsert met a duplicate");
+}
+
+const UPSERT: &str = "INSERT INTO accounts SELECT i, i % 2, 1 FROM generate_series(0, 39) AS g(i) \
+     ON CONFLICT (id) DO UPDATE SET balance = accounts.balance + 1";
+
+fn may_be_late<T>(result: Result<T, tokio_postgres::Error>, sql: &str) {
+    match result {
+        Err(e) if e.code() != Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+            panic!("{sql}: {e:?}")
+        }
+        _ => {}
+    }
+}

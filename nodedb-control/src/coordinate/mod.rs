@@ -28,6 +28,10 @@ const ONE_TURN_BYTES_MAX: usize = WAL_FRAME_BYTES_MAX / 2 - 4096;
 /// First pause before a statement is tried again, nanoseconds; it doubles with each try.
 const BACKOFF_NS: u64 = 500_000;
 
+/// How often a statement with ON CONFLICT is tried again when a key is there at its Prepare that was
+/// not when it was looked for.
+const CONFLICT_RETRIES_MAX: u32 = 4;
+
 /// What a write did.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -42,12 +46,21 @@ pub async fn write(
     first: WritePlan,
     again: impl Fn() -> Result<WritePlan>,
 ) -> Result<Done> {
+    let takes_conflicts = first.takes_conflicts();
+    // With ON CONFLICT a key is there already only if it came since it was looked for, or if the
+    // statement itself changes another row's key to it.
+    let came_between = |failure: &Failure, tries| {
+        takes_conflicts
+            && failure.code() == SqlState::UniqueViolation
+            && tries < CONFLICT_RETRIES_MAX
+    };
     let mut plan = first;
     let mut tries = 0;
     loop {
         caller.limits.check()?;
         let failure = match attempt(caller, plan).await {
             Err(failure) if failure.retry() && tries < STATEMENT_RETRIES_MAX => failure,
+            Err(failure) if came_between(&failure, tries) => failure,
             other => return other,
         };
         // A changed schema is the session's to deal with: it binds the statement again.

@@ -36,6 +36,22 @@ pub struct WritePlan {
     pub source: WriteSource,
 }
 
+impl WritePlan {
+    /// Whether a key that is there already is no failure to it: it has an ON CONFLICT.
+    pub fn takes_conflicts(&self) -> bool {
+        match &self.source {
+            WriteSource::Keyed(rows) => rows.iter().any(|row| match &row.action {
+                RowAction::Insert { on_conflict, .. } => !matches!(on_conflict, OnConflict::Fail),
+                RowAction::Put { .. } | RowAction::Rewrite(_) => false,
+            }),
+            WriteSource::Read { sink, .. } => match &sink.kind {
+                SinkKind::Insert(on_conflict) => !matches!(on_conflict, OnConflict::Fail),
+                SinkKind::Update | SinkKind::Delete => false,
+            },
+        }
+    }
+}
+
 /// What `RETURNING` asks of the changed rows.
 #[derive(Debug)]
 pub struct Returning {
