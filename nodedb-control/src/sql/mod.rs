@@ -9,3 +9,4 @@ pub mod limits;
 pub mod parse;
 mod spelling;
 pub mod stream;
+mod tokens;

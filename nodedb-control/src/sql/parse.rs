@@ -1,6 +1,6 @@
 //! Text to statements.
 //!
-//! The text is tokenised once; the tokens are capped ([`super::limits`]), cut at semicolons by
+//! The text is tokenised ([`super::tokens`]); the tokens are capped ([`super::limits`]), cut at semicolons by
 //! the parser itself, and each statement keeps its slice of the text, which is its key in the plan
 //! cache and what positions of errors count from. What PostgreSQL's grammar does not have
 //! (`CREATE COLLECTION`, `CREATE CHANGE STREAM`, `CHECK COLLECTION`, `SHOW JOBS`) is parsed here
@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use nodedb_types::{Failure, Result, SqlState};
 use sqlparser::ast;
-use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::limits;
 use super::spelling::{is_word, respell};
 use super::stream::{StreamRead, is_stream_read, read_stream};
+use super::tokens::{DIALECT, LineStarts, tokenize};
 
 /// How deep the parser may recurse; a nested parenthesis takes several levels. The depth that
 /// users meet is `limits::STATEMENT_DEPTH_MAX`.
@@ -25,8 +25,6 @@ const PARSER_RECURSION_MAX: usize = 16 * nodedb_types::limits::STATEMENT_DEPTH_M
 
 /// Characters of a token that an error shows: it may be as long as the statement.
 const TOKEN_CHARS_SHOWN: usize = 100;
-
-const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 /// One statement and where it stood.
 #[derive(Debug, Clone)]
@@ -78,9 +76,8 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>> {
             "invalid byte sequence for encoding \"UTF8\": 0x00",
         ));
     }
-    let tokens = Tokenizer::new(&DIALECT, text)
-        .tokenize_with_location()
-        .map_err(|e| syntax(text, &e.message, position(text, e.location), None))?;
+    let tokens =
+        tokenize(text).map_err(|e| syntax(text, &e.message, position(text, e.location), None))?;
     limits::check_shape(&tokens)?;
     let tokens = respell(tokens);
     let mut starts = LineStarts::new(text);
@@ -204,41 +201,6 @@ fn create_stream(parser: &mut Parser) -> Understood<Statement> {
         if_not_exists,
         options,
     })
-}
-
-/// Byte offsets of the lines' starts, to turn the tokenizer's locations into offsets.
-struct LineStarts<'a> {
-    text: &'a str,
-    line: u64,
-    start: usize,
-}
-
-impl<'a> LineStarts<'a> {
-    fn new(text: &'a str) -> LineStarts<'a> {
-        LineStarts {
-            text,
-            line: 1,
-            start: 0,
-        }
-    }
-
-    /// Locations must not go back in lines between calls, which the order of statements gives.
-    fn byte(&mut self, at: Location) -> usize {
-        while self.line < at.line {
-            match self.text[self.start..].find('\n') {
-                Some(n) => self.start += n + 1,
-                None => return self.text.len(),
-            }
-            self.line += 1;
-        }
-        let rest = &self.text[self.start..];
-        let chars = at.column.saturating_sub(1) as usize;
-        let within = rest
-            .char_indices()
-            .nth(chars)
-            .map_or(rest.len(), |(i, _)| i);
-        self.start + within
-    }
 }
 
 /// 1-based position in characters; `None` where the tokenizer knew none.

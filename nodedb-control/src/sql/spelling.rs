@@ -10,6 +10,8 @@ use nodedb_query::{SYMMETRIC, USING_ALIAS};
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan, Whitespace, Word};
 
+use super::tokens::{behind, operators};
+
 /// The tokens as the parser reads them.
 pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let tokens = whole_tables(join_strings(join_operators(split_signs(tokens))));
@@ -45,55 +47,30 @@ fn split_signs(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             split.push(token);
             continue;
         };
-        let mut at = token.span.start;
-        let mut push = |token: Token, length: usize| {
-            let mut end = at;
-            end.column += length as u64;
-            split.push(TokenWithSpan::new(token, Span::new(at, end)));
-            at = end;
-        };
-        push(operator_token(operator), operator.len());
-        for sign in signs.chars() {
+        let start = token.span.start;
+        split.extend(operators(operator, start));
+        for (n, sign) in signs.chars().enumerate() {
             let sign = if sign == '+' {
                 Token::Plus
             } else {
                 Token::Minus
             };
-            push(sign, 1);
+            let at = behind(start, operator.len() + n);
+            split.push(TokenWithSpan::new(sign, Span::new(at, behind(at, 1))));
         }
     }
     split
 }
 
-/// An operator and the signs behind it that are not its own.
+/// An operator and the signs behind it that are not its own; of signs alone the first is the
+/// operator.
 fn signed(token: &Token) -> Option<(&str, &str)> {
     let Token::CustomBinaryOperator(text) = token else {
         return None;
     };
-    let operator = text.trim_end_matches(['+', '-']);
+    let length = text.trim_end_matches(['+', '-']).len().max(1);
     let keeps_signs = text.contains(['~', '!', '@', '#', '%', '^', '&', '|', '`', '?']);
-    let is_split = !keeps_signs && !operator.is_empty() && operator.len() < text.len();
-    is_split.then(|| text.split_at(operator.len()))
-}
-
-/// The token of an operator by itself.
-fn operator_token(text: &str) -> Token {
-    match text {
-        "<" => Token::Lt,
-        ">" => Token::Gt,
-        "=" => Token::Eq,
-        "<=" => Token::LtEq,
-        ">=" => Token::GtEq,
-        "<>" => Token::Neq,
-        "<=>" => Token::Spaceship,
-        "*" => Token::Mul,
-        "/" => Token::Div,
-        "->" => Token::Arrow,
-        "->>" => Token::LongArrow,
-        "<<" => Token::ShiftLeft,
-        ">>" => Token::ShiftRight,
-        other => Token::CustomBinaryOperator(other.to_owned()),
-    }
+    (!keeps_signs && length < text.len()).then(|| text.split_at(length))
 }
 
 /// pgvector's `<+>` comes as three tokens, and its `<=>` as another system's comparison, which
@@ -152,7 +129,8 @@ fn join_strings(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     joined
 }
 
-/// `TABLE t` as a query is `SELECT * FROM t`, and has no clauses but those of any query. Parentheses
+/// `TABLE t` as a query is `SELECT * FROM t`, and has no clauses but those of any query (a TABLE that
+/// is left is refused when it is bound: the parser would drop what comes behind its name). Parentheses
 /// and `*` about the name, which say something about what inherits from it, are not read.
 fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     let places = visible(&tokens);
@@ -188,10 +166,12 @@ fn whole_tables(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 }
 
 /// Whether a query may begin behind a token; behind a name it does where rows are inserted. TABLE
-/// is reserved, so behind a parenthesis, that of `EXPLAIN (…)`, of `WITH c AS (…)` or of a list of
+/// is reserved. Behind AS it may be a column's name too, which is never followed by a name and the
+/// end of a query; behind a parenthesis, that of `EXPLAIN (…)`, of `WITH c AS (…)` or of a list of
 /// columns, it is nothing else.
 fn begins_query(token: &Token, inserts: bool) -> bool {
-    const BEFORE: [Keyword; 8] = [
+    const BEFORE: [Keyword; 9] = [
+        Keyword::AS,
         Keyword::UNION,
         Keyword::INTERSECT,
         Keyword::EXCEPT,

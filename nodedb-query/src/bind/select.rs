@@ -106,50 +106,17 @@ impl Binder<'_> {
                 left,
                 right,
             } => self.nested(|b| b.set_operation(*op, *set_quantifier, left, right)),
-            ast::SetExpr::Table(table) => {
-                let name = ast::Ident::new(table.table_name.clone().unwrap_or_default());
-                self.whole_table(&ast::ObjectName::from(vec![name]))
-            }
+            // The parser takes three tokens behind TABLE whatever they are: what is a query was
+            // put in SELECT's words before.
+            ast::SetExpr::Table(_) => Err(Failure::new(
+                SqlState::SyntaxError,
+                "syntax error at or near \"TABLE\"",
+            )),
             ast::SetExpr::Insert(_)
             | ast::SetExpr::Update(_)
             | ast::SetExpr::Delete(_)
             | ast::SetExpr::Merge(_) => Err(Failure::unsupported("a write inside a query")),
         }
-    }
-
-    fn whole_table(&mut self, name: &ast::ObjectName) -> Result<Query> {
-        let item = ast::TableWithJoins {
-            relation: ast::TableFactor::Table {
-                name: name.clone(),
-                alias: None,
-                args: None,
-                with_hints: Vec::new(),
-                version: None,
-                with_ordinality: false,
-                partitions: Vec::new(),
-                json_path: None,
-                sample: None,
-                index_hints: Vec::new(),
-            },
-            joins: Vec::new(),
-        };
-        self.scopes.push(Scope::default());
-        let rel = self.from(&[item]);
-        let scope = self.scopes.pop().unwrap_or_default();
-        let rel = rel?.ok_or_else(|| Failure::internal("a table without a relation"))?;
-        let columns = scope
-            .star()
-            .into_iter()
-            .map(|c| {
-                let column = ResultColumn {
-                    name: c.name,
-                    data_type: c.data_type,
-                    shown_as: self.catalog_types.get(&c.id).copied(),
-                };
-                (c.id, column)
-            })
-            .collect();
-        Ok(exact(Query { rel, columns }))
     }
 
     fn set_operation(
